@@ -1,0 +1,36 @@
+# make demo    see it work on this host
+# make test    everything that is checked before a change lands
+# make bench   the figures of bench/README.md, measured here
+#
+# Each of them installs what is missing first, and says what.
+
+VENV := .venv/bin
+
+.PHONY: help setup setup-test demo lint test bench clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+setup:
+	@packaging/setup run
+
+demo: setup
+	@packaging/demo
+
+setup-test:
+	@packaging/setup test
+
+lint: setup-test
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	MYPYPATH=.venv/src $(VENV)/mypy -p bpfsnoop
+	MYPYPATH=.venv/src:tests $(VENV)/mypy tests bench
+
+test: lint
+	$(VENV)/python -m pytest
+
+bench: setup-test
+	$(VENV)/python bench/run.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""From a raw call to an understood event: pure, total, never raises."""

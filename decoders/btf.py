@@ -1,0 +1,21 @@
+"""Commands on BTF objects."""
+
+from . import uapi
+from .layout import Command, Moment, fd, pointer, u32
+
+BTF_LOAD = Command(18, "BPF_BTF_LOAD", [
+    [
+        pointer("btf"),
+        pointer("btf_log_buf"),
+        u32("btf_size"),
+        u32("btf_log_size"),
+        u32("btf_log_level"),
+    ],
+    u32("btf_log_true_size", moment=Moment.EXIT),
+    [
+        u32("btf_flags", uapi.FILE_FLAGS),
+        fd("btf_token_fd"),
+    ],
+])  # fmt: skip
+
+COMMANDS = (BTF_LOAD,)

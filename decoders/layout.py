@@ -1,0 +1,334 @@
+"""The little language of the command tables.
+
+A command is a list of rows in the order of its C struct. Offsets are computed
+from the C types, never typed::
+
+    MAP_FREEZE = Command(22, "BPF_MAP_FREEZE", [fd("map_fd")])
+
+A row is a :class:`Field`, a :class:`Union` of fields that share their bytes, a
+:class:`Hole`, or a *group*: a list of rows that arrived in the kernel together.
+A group is part of an event when the caller's ``size`` reaches into its first
+field; what is missing of the rest counts as zero, as it does in the kernel. The
+first group is always there.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum as PyEnum
+from functools import cached_property
+from struct import Struct as Packing
+from typing import NamedTuple
+
+from ..events.value import Address, Enum, Fd, Item, Items, Kind, Name, Struct
+
+Values = Mapping[str, int]
+"""The fields read so far, raw, by name."""
+
+Condition = Callable[[Values], bool]
+
+
+class CType(NamedTuple):
+    code: str
+    """Of the ``struct`` module."""
+    size: int
+    align: int
+
+
+U32 = CType("I", 4, 4)
+S32 = CType("i", 4, 4)
+U64 = CType("Q", 8, 8)
+NAME = CType("s", 16, 1)  # char[BPF_OBJ_NAME_LEN]
+
+
+class Moment(PyEnum):
+    """Which copy of attr a field is read from."""
+
+    ENTRY = "entry"
+    EXIT = "exit"
+    """Only the kernel writes it."""
+    BOTH = "both"
+    """The kernel may change it: shown as ``old => new``."""
+    REPLY = "reply"
+    """The same, but what changed is shown behind the struct."""
+
+
+class Row:
+    """One line of a table."""
+
+
+@dataclass(frozen=True)
+class Field(Row):
+    name: str
+    ctype: CType
+    kind: Kind
+    moment: Moment = Moment.ENTRY
+    when: Condition | None = None
+    """Shown only if this holds; the bytes are there in any case."""
+
+
+@dataclass(frozen=True)
+class Union(Row):
+    """Fields in the same bytes: the first one whose ``when`` holds, or has none."""
+
+    fields: tuple[Field, ...]
+
+    def __init__(self, *fields: Field) -> None:
+        object.__setattr__(self, "fields", fields)
+
+
+@dataclass(frozen=True)
+class Hole(Row):
+    """Bytes that C leaves unnamed."""
+
+    ctype: CType = U32
+
+
+Rows = Sequence[Row | Sequence[Row]]
+
+_UNSIGNED = Kind()
+_ADDRESS = Address()
+_FD = Fd()
+_NAME = Name()
+_STRUCT = Struct()
+_NOTHING: Values = {}
+
+
+def u32(
+    name: str,
+    kind: Kind = _UNSIGNED,
+    *,
+    moment: Moment = Moment.ENTRY,
+    when: Condition | None = None,
+) -> Field:
+    return Field(name, U32, kind, moment, when)
+
+
+def s32(name: str, kind: Kind, *, when: Condition | None = None) -> Field:
+    return Field(name, S32, kind, when=when)
+
+
+def u64(name: str, kind: Kind = _UNSIGNED, *, moment: Moment = Moment.ENTRY) -> Field:
+    return Field(name, U64, kind, moment)
+
+
+def fd(name: str, *, when: Condition | None = None) -> Field:
+    """A file descriptor: ``__u32`` or ``__s32`` in C, which the kernel reads as int."""
+    return s32(name, _FD, when=when)
+
+
+def pointer(name: str) -> Field:
+    """An ``__aligned_u64`` that holds a user address."""
+    return u64(name, _ADDRESS)
+
+
+def obj_name(name: str) -> Field:
+    """``char name[BPF_OBJ_NAME_LEN]``"""
+    return Field(name, NAME, _NAME)
+
+
+def has(name: str, bit: int) -> Condition:
+    """The flag is set in the named field."""
+    return lambda values: bool(values[name] & bit)
+
+
+def among(name: str, choices: frozenset[int]) -> Condition:
+    """The named field has one of these values."""
+    return lambda values: values[name] in choices
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One shape of the union that ends a command's struct."""
+
+    when: Condition
+    rows: Rows
+    name: str = ""
+    """Of the nested struct; empty if its fields stand in the union itself."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One ``enum bpf_cmd`` and the part of ``union bpf_attr`` that it reads."""
+
+    number: int
+    name: str
+    rows: Rows
+    wrapper: str = ""
+    """The name of the struct within the union, if it has one."""
+    arms: tuple[Arm, ...] = ()
+    """The first whose condition holds follows the rows."""
+    data: bool = False
+    """Works on the contents of maps or walks ids, and so comes by the million."""
+
+    @cached_property
+    def layout(self) -> "Layout":
+        return Layout(self.rows)
+
+    @cached_property
+    def arm_layouts(self) -> tuple[tuple[Arm, "Layout"], ...]:
+        start = _aligned(self.layout.end, 8)  # every arm of union bpf_attr has a u64
+        return tuple((arm, Layout(arm.rows, start)) for arm in self.arms)
+
+    def renamed(self, rename: Callable[[Enum], Enum]) -> "Command":
+        """The same with every enum replaced by what ``rename`` makes of it."""
+        arms = tuple(replace(arm, rows=_renamed(arm.rows, rename)) for arm in self.arms)
+        return replace(self, rows=_renamed(self.rows, rename), arms=arms)
+
+
+class Slot(NamedTuple):
+    """Where a row came to lie."""
+
+    fields: tuple[Field, ...]
+    """More than one for a union, none for a hole."""
+    offset: int
+    threshold: int
+    """Shown if the caller's size is larger; -1 for the first group."""
+
+
+class Layout:
+    """Rows with their offsets.
+
+    :param start: offset of the first row in ``union bpf_attr``, bytes.
+    """
+
+    def __init__(self, rows: Rows, start: int = 0) -> None:
+        self.slots = tuple(_slots(rows, start))
+        last = self.slots[-1]
+        self.end = last.offset + _ctype(last).size if last.fields else last.offset
+        """Offset of the first byte behind the last field."""
+        self._plans: dict[int, Plan] = {}
+
+    def plan(self, size: int) -> "Plan":
+        """How to read a struct of which the caller passed this many bytes."""
+        size = min(size, self.end)
+        plan = self._plans.get(size)
+        if plan is None:
+            plan = self._plans[size] = Plan(self.slots, size)
+        return plan
+
+
+class Plan:
+    """The fields that are there for one size, ready to be unpacked at once."""
+
+    def __init__(self, slots: Sequence[Slot], size: int) -> None:
+        shown = [slot for slot in slots if slot.fields and size > slot.threshold]
+        code = "="
+        end = 0
+        for slot in shown:
+            ctype = _ctype(slot)
+            # A name of which only some bytes were passed is that short.
+            width = min(ctype.size, size - slot.offset) if ctype is NAME else ctype.size
+            code += f"{slot.offset - end}x" + (f"{width}s" if ctype is NAME else _code(slot))
+            end = slot.offset + width
+        self._packing = Packing(code)
+        self._slots = tuple(slot.fields for slot in shown)
+        fields = [field for slot in self._slots for field in slot]
+        self._plain = len(fields) == len(shown) and not any(
+            field.when or field.moment is not Moment.ENTRY for field in fields
+        )
+        self._names = tuple(field.name for field in fields)
+        self._kinds = tuple(field.kind for field in fields)
+        self.has_outputs = any(field.moment is not Moment.ENTRY for field in fields)
+
+    def unpack(self, data: bytes) -> tuple[int, ...]:
+        """The raw values, a slot each; bytes that are missing are zero."""
+        packing = self._packing
+        if len(data) < packing.size:
+            data = data.ljust(packing.size, b"\0")
+        return packing.unpack_from(data)
+
+    def values(self, raw: Sequence[int]) -> Values:
+        """By name, each member of a union under its own."""
+        return {
+            field.name: value
+            for fields, value in zip(self._slots, raw, strict=True)
+            for field in fields
+        }
+
+    def items(
+        self, entry: Sequence[int], final: Sequence[int], outer: Values = _NOTHING
+    ) -> tuple[Items, Items]:
+        """The fields to show, and those to show behind the struct.
+
+        :param entry: values unpacked from attr as it was at entry.
+        :param final: the same at exit.
+        :param outer: what conditions may refer to besides these fields.
+        """
+        if self._plain:
+            return tuple(map(Item, self._names, self._kinds, entry)), ()
+        values = {**outer, **self.values(entry)}
+        items: list[Item] = []
+        reply: list[Item] = []
+        for fields, old, new in zip(self._slots, entry, final, strict=True):
+            shown = next((f for f in fields if f.when is None or f.when(values)), None)
+            if shown is None:
+                continue
+            if len(fields) > 1:
+                old, new = _member(shown, old), _member(shown, new)
+            value = new if shown.moment is Moment.EXIT else old
+            changed = new if shown.moment is Moment.BOTH and new != old else None
+            items.append(Item(shown.name, shown.kind, value, changed))
+            if shown.moment is Moment.REPLY and new != old:
+                reply.append(Item(shown.name, shown.kind, new))
+        return tuple(items), tuple(reply)
+
+
+def nested(name: str, items: Items) -> Item:
+    """An item that holds a struct."""
+    return Item(name, _STRUCT, items)
+
+
+def _slots(rows: Rows, start: int) -> Iterator[Slot]:
+    offset = start
+    for number, group in enumerate(rows):
+        members = [group] if isinstance(group, Row) else group
+        threshold = -1
+        for position, row in enumerate(members):
+            fields = _fields(row)
+            ctype = row.ctype if isinstance(row, Hole) else fields[0].ctype
+            offset = _aligned(offset, ctype.align)
+            if position == 0 and (number or start):
+                threshold = offset
+            yield Slot(fields, offset, threshold)
+            offset += ctype.size
+
+
+def _fields(row: Row) -> tuple[Field, ...]:
+    if isinstance(row, Field):
+        return (row,)
+    return row.fields if isinstance(row, Union) else ()
+
+
+def _ctype(slot: Slot) -> CType:
+    return slot.fields[0].ctype
+
+
+def _code(slot: Slot) -> str:
+    # The members of a union may differ in sign: it is read unsigned, see _member.
+    code = _ctype(slot).code
+    return code.upper() if len(slot.fields) > 1 else code
+
+
+def _member(field: Field, value: int) -> int:
+    """What was read of a union, as this member's type."""
+    return value - (1 << 32) if field.ctype is S32 and value >= 1 << 31 else value
+
+
+def _aligned(offset: int, align: int) -> int:
+    return (offset + align - 1) // align * align
+
+
+def _renamed(rows: Rows, rename: Callable[[Enum], Enum]) -> Rows:
+    def one(row: Row) -> Row:
+        if isinstance(row, Field):
+            return _renamed_field(row, rename)
+        if isinstance(row, Union):
+            return Union(*(_renamed_field(member, rename) for member in row.fields))
+        return row
+
+    return [one(group) if isinstance(group, Row) else [one(row) for row in group]
+            for group in rows]  # fmt: skip
+
+
+def _renamed_field(field: Field, rename: Callable[[Enum], Enum]) -> Field:
+    return replace(field, kind=rename(field.kind)) if isinstance(field.kind, Enum) else field

@@ -1,0 +1,75 @@
+"""Commands that serve every kind of object: pins, ids, descriptors, information."""
+
+from ..events.value import DirFd
+from . import uapi
+from .layout import Command, Hole, Moment, Rows, fd, pointer, s32, u32
+
+_PIN: Rows = [
+    [
+        pointer("pathname"),
+        fd("bpf_fd"),
+    ],
+    u32("file_flags", uapi.FILE_FLAGS),
+    s32("path_fd", DirFd()),
+]
+
+OBJ_PIN = Command(6, "BPF_OBJ_PIN", _PIN)
+
+OBJ_GET = Command(7, "BPF_OBJ_GET", _PIN)
+
+OBJ_GET_INFO_BY_FD = Command(15, "BPF_OBJ_GET_INFO_BY_FD", [[
+    fd("bpf_fd"),
+    u32("info_len", moment=Moment.BOTH),
+    pointer("info"),
+]], wrapper="info", data=True)  # fmt: skip
+
+
+def _next_id(number: int, name: str) -> Command:
+    rows = [[u32("start_id"), u32("next_id", moment=Moment.EXIT)]]
+    return Command(number, name, rows, data=True)
+
+
+PROG_GET_NEXT_ID = _next_id(11, "BPF_PROG_GET_NEXT_ID")
+MAP_GET_NEXT_ID = _next_id(12, "BPF_MAP_GET_NEXT_ID")
+BTF_GET_NEXT_ID = _next_id(23, "BPF_BTF_GET_NEXT_ID")
+LINK_GET_NEXT_ID = _next_id(31, "BPF_LINK_GET_NEXT_ID")
+
+PROG_GET_FD_BY_ID = Command(13, "BPF_PROG_GET_FD_BY_ID", [u32("prog_id")])
+
+# next_id lies between the id and the flags, and nobody reads it here.
+MAP_GET_FD_BY_ID = Command(14, "BPF_MAP_GET_FD_BY_ID", [
+    [u32("map_id"), Hole()],
+    u32("open_flags", uapi.OPEN_FLAGS),
+])  # fmt: skip
+
+BTF_GET_FD_BY_ID = Command(19, "BPF_BTF_GET_FD_BY_ID", [
+    [u32("btf_id"), Hole()],
+    [u32("open_flags", uapi.OPEN_FLAGS), fd("fd_by_id_token_fd")],
+])  # fmt: skip
+
+LINK_GET_FD_BY_ID = Command(30, "BPF_LINK_GET_FD_BY_ID", [u32("link_id")])
+
+ENABLE_STATS = Command(
+    32, "BPF_ENABLE_STATS", [u32("type", uapi.STATS_TYPE)], wrapper="enable_stats"
+)
+
+TOKEN_CREATE = Command(36, "BPF_TOKEN_CREATE", [[
+    u32("flags", uapi.NO_FLAGS),
+    fd("bpffs_fd"),
+]], wrapper="token_create")  # fmt: skip
+
+COMMANDS = (
+    OBJ_PIN,
+    OBJ_GET,
+    PROG_GET_NEXT_ID,
+    MAP_GET_NEXT_ID,
+    PROG_GET_FD_BY_ID,
+    MAP_GET_FD_BY_ID,
+    OBJ_GET_INFO_BY_FD,
+    BTF_GET_FD_BY_ID,
+    BTF_GET_NEXT_ID,
+    LINK_GET_FD_BY_ID,
+    LINK_GET_NEXT_ID,
+    ENABLE_STATS,
+    TOKEN_CREATE,
+)

@@ -1,0 +1,185 @@
+"""Commands on programs: loading, attaching, running, asking."""
+
+from ..events.value import HexNumber, IfIndex, KernelVersion, Opaque, Signed
+from . import uapi
+from .layout import (
+    Command,
+    Hole,
+    Moment,
+    Rows,
+    Union,
+    among,
+    fd,
+    has,
+    obj_name,
+    pointer,
+    s32,
+    u32,
+    u64,
+)
+
+PROG_LOAD = Command(5, "BPF_PROG_LOAD", [
+    [
+        u32("prog_type", uapi.PROG_TYPE),
+        u32("insn_cnt"),
+        pointer("insns"),
+        pointer("license"),
+    ],
+    [
+        u32("log_level"),
+        u32("log_size"),
+        pointer("log_buf"),
+    ],
+    u32("kern_version", KernelVersion()),
+    u32("prog_flags", uapi.PROG_FLAGS),
+    obj_name("prog_name"),
+    u32("prog_ifindex", IfIndex()),
+    u32("expected_attach_type", uapi.ATTACH_TYPE),
+    [
+        fd("prog_btf_fd"),
+        u32("func_info_rec_size"),
+        pointer("func_info"),
+        u32("func_info_cnt"),
+        u32("line_info_rec_size"),
+        pointer("line_info"),
+        u32("line_info_cnt"),
+    ],
+    u32("attach_btf_id"),
+    # Or attach_btf_obj_fd: which one it is shows only in what the fd refers to.
+    fd("attach_prog_fd"),
+    u32("core_relo_cnt"),
+    pointer("fd_array"),
+    [
+        pointer("core_relos"),
+        u32("core_relo_rec_size"),
+    ],
+    u32("log_true_size", moment=Moment.EXIT),
+    fd("prog_token_fd"),
+    u32("fd_array_cnt"),
+    [
+        pointer("signature"),
+        u32("signature_size"),
+        s32("keyring_id", Signed()),
+    ],
+])  # fmt: skip
+
+_TARGET = Union(
+    u32("target_ifindex", IfIndex(), when=among("attach_type", uapi.TO_NETDEV)),
+    fd("target_fd"),
+)
+
+_ATTACH: Rows = [
+    [
+        _TARGET,
+        fd("attach_bpf_fd"),
+        u32("attach_type", uapi.ATTACH_TYPE),
+        u32("attach_flags", uapi.ATTACH_FLAGS),
+    ],
+    fd("replace_bpf_fd"),
+    [
+        Union(
+            u32("relative_id", when=has("attach_flags", uapi.BPF_F_ID)),
+            fd("relative_fd"),
+        ),
+        u64("expected_revision"),
+    ],
+]
+
+PROG_ATTACH = Command(8, "BPF_PROG_ATTACH", _ATTACH)
+
+PROG_DETACH = Command(9, "BPF_PROG_DETACH", _ATTACH)
+
+PROG_TEST_RUN = Command(10, "BPF_PROG_TEST_RUN", [
+    [
+        fd("prog_fd"),
+        u32("retval", moment=Moment.EXIT),
+        u32("data_size_in"),
+        u32("data_size_out", moment=Moment.BOTH),
+        pointer("data_in"),
+        pointer("data_out"),
+        u32("repeat"),
+        u32("duration", moment=Moment.EXIT),
+    ],
+    [
+        u32("ctx_size_in"),
+        u32("ctx_size_out", moment=Moment.BOTH),
+        pointer("ctx_in"),
+        pointer("ctx_out"),
+    ],
+    [
+        u32("flags", uapi.TEST_RUN_FLAGS),
+        u32("cpu"),
+    ],
+    u32("batch_size"),
+], wrapper="test")  # fmt: skip
+
+PROG_QUERY = Command(16, "BPF_PROG_QUERY", [
+    [
+        _TARGET,
+        u32("attach_type", uapi.ATTACH_TYPE),
+        u32("query_flags", uapi.QUERY_FLAGS),
+        u32("attach_flags", uapi.ATTACH_FLAGS, moment=Moment.EXIT),
+        pointer("prog_ids"),
+        u32("prog_cnt", moment=Moment.BOTH),
+        Hole(),
+    ],
+    pointer("prog_attach_flags"),
+    [
+        pointer("link_ids"),
+        pointer("link_attach_flags"),
+        u64("revision", HexNumber(), moment=Moment.EXIT),
+    ],
+], wrapper="query")  # fmt: skip
+
+RAW_TRACEPOINT_OPEN = Command(17, "BPF_RAW_TRACEPOINT_OPEN", [
+    [
+        pointer("name"),
+        fd("prog_fd"),
+        Hole(),
+    ],
+    u64("cookie", Opaque()),
+], wrapper="raw_tracepoint")  # fmt: skip
+
+TASK_FD_QUERY = Command(20, "BPF_TASK_FD_QUERY", [[
+    s32("pid", Signed()),
+    fd("fd"),
+    u32("flags"),
+    u32("buf_len", moment=Moment.BOTH),
+    pointer("buf"),
+    u32("prog_id", moment=Moment.EXIT),
+    u32("fd_type", uapi.FD_TYPE, moment=Moment.EXIT),
+    u64("probe_offset", HexNumber(), moment=Moment.EXIT),
+    u64("probe_addr", Opaque(), moment=Moment.EXIT),
+]], wrapper="task_fd_query")  # fmt: skip
+
+PROG_BIND_MAP = Command(35, "BPF_PROG_BIND_MAP", [[
+    fd("prog_fd"),
+    fd("map_fd"),
+    u32("flags", uapi.NO_FLAGS),
+]], wrapper="prog_bind_map")  # fmt: skip
+
+PROG_STREAM_READ_BY_FD = Command(37, "BPF_PROG_STREAM_READ_BY_FD", [[
+    pointer("stream_buf"),
+    u32("stream_buf_len"),
+    u32("stream_id"),
+    fd("prog_fd"),
+]], wrapper="prog_stream_read")  # fmt: skip
+
+PROG_ASSOC_STRUCT_OPS = Command(38, "BPF_PROG_ASSOC_STRUCT_OPS", [[
+    fd("map_fd"),
+    fd("prog_fd"),
+    u32("flags", uapi.NO_FLAGS),
+]], wrapper="prog_assoc_struct_ops")  # fmt: skip
+
+COMMANDS = (
+    PROG_LOAD,
+    PROG_ATTACH,
+    PROG_DETACH,
+    PROG_TEST_RUN,
+    PROG_QUERY,
+    RAW_TRACEPOINT_OPEN,
+    TASK_FD_QUERY,
+    PROG_BIND_MAP,
+    PROG_STREAM_READ_BY_FD,
+    PROG_ASSOC_STRUCT_OPS,
+)

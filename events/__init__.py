@@ -1,0 +1,1 @@
+"""What travels through the house: calls, events, their spellings. No I/O, no clock."""

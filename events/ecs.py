@@ -1,0 +1,210 @@
+"""Events as documents: ECS field names plus the custom object ``bpf``.
+
+events/schema.json describes every document that is made here.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+import orjson
+
+from .call import CommandCount
+from .event import Event
+from .text import errno_name
+from .value import JSON, items_document, printable
+
+ECS_VERSION = "8.17.0"
+
+Document = dict[str, JSON]
+
+# What ECS's event.type says about a command; "access" where nothing is said here.
+# Its categories are api (every one is a system call) and, where code enters or
+# leaves the kernel, driver.
+_CREATION, _CHANGE, _DELETION, _INFO, _START, _END = (
+    ["creation"], ["change"], ["deletion"], ["info"], ["start"], ["end"],
+)  # fmt: skip
+_TYPES: Mapping[str, list[str]] = {
+    "BPF_MAP_CREATE": _CREATION,
+    "BPF_MAP_UPDATE_ELEM": _CHANGE,
+    "BPF_MAP_DELETE_ELEM": _DELETION,
+    "BPF_PROG_LOAD": _START,
+    "BPF_OBJ_PIN": _CREATION,
+    "BPF_PROG_ATTACH": _START,
+    "BPF_PROG_DETACH": _END,
+    "BPF_PROG_TEST_RUN": _START,
+    "BPF_PROG_GET_NEXT_ID": _INFO,
+    "BPF_MAP_GET_NEXT_ID": _INFO,
+    "BPF_OBJ_GET_INFO_BY_FD": _INFO,
+    "BPF_PROG_QUERY": _INFO,
+    "BPF_RAW_TRACEPOINT_OPEN": _START,
+    "BPF_BTF_LOAD": _CREATION,
+    "BPF_TASK_FD_QUERY": _INFO,
+    "BPF_MAP_LOOKUP_AND_DELETE_ELEM": ["access", "deletion"],
+    "BPF_MAP_FREEZE": _CHANGE,
+    "BPF_BTF_GET_NEXT_ID": _INFO,
+    "BPF_MAP_LOOKUP_AND_DELETE_BATCH": ["access", "deletion"],
+    "BPF_MAP_UPDATE_BATCH": _CHANGE,
+    "BPF_MAP_DELETE_BATCH": _DELETION,
+    "BPF_LINK_CREATE": _START,
+    "BPF_LINK_UPDATE": _CHANGE,
+    "BPF_LINK_GET_NEXT_ID": _INFO,
+    "BPF_ENABLE_STATS": _CHANGE,
+    "BPF_ITER_CREATE": _CREATION,
+    "BPF_LINK_DETACH": _END,
+    "BPF_PROG_BIND_MAP": _CHANGE,
+    "BPF_TOKEN_CREATE": _CREATION,
+    "BPF_PROG_ASSOC_STRUCT_OPS": _CHANGE,
+}
+_DEFAULT_TYPE = ["access"]
+_API = ["api"]
+_API_AND_DRIVER = ["api", "driver"]
+_DRIVER_COMMANDS = {
+    "BPF_PROG_LOAD", "BPF_PROG_ATTACH", "BPF_PROG_DETACH", "BPF_RAW_TRACEPOINT_OPEN",
+    "BPF_LINK_CREATE", "BPF_LINK_UPDATE", "BPF_LINK_DETACH",
+}  # fmt: skip
+
+
+class Origin(NamedTuple):
+    """Where a stream of events comes from: the same in all of its documents."""
+
+    hostname: str
+    host_id: str
+    """machine-id(5), or empty."""
+    probe: str
+    """The probe plan that saw the calls."""
+
+
+def event_document(
+    event: Event, origin: Origin, *, time_ns: int, sequence: int, message: str = ""
+) -> Document:
+    """One call as a document.
+
+    :param time_ns: when the call began, ns since the epoch.
+    :param sequence: number of the event in its stream.
+    :param message: the line for people, if it shall be in the document.
+    """
+    call = event.call
+    bpf: Document = {
+        "cmd": event.command or hex(call.command),
+        "size": call.size,
+        "retval": call.retval,
+        "via": "syscall",
+        "probe": origin.probe,
+        "process": {"cgroup_id": call.cgroup_id},
+    }
+    if event.failed:
+        bpf["errno"] = errno_name(-call.retval) or str(-call.retval)
+    if call.has_common_attrs:
+        bpf["common_attrs"] = {"address": hex(call.common_addr), "size": call.common_size}
+    bpf["attr_address"] = hex(call.attr_addr)
+    notes = _add_attr(bpf, event)
+    if notes:
+        bpf["notes"] = notes
+    document: Document = {
+        "@timestamp": timestamp(time_ns),
+        "ecs": {"version": ECS_VERSION},
+        "event": {
+            "kind": "event",
+            "module": "bpfsnoop",
+            "dataset": "bpfsnoop.call",
+            "action": event.action,
+            "category": _API_AND_DRIVER if event.command in _DRIVER_COMMANDS else _API,
+            "type": _TYPES.get(event.command, _DEFAULT_TYPE),
+            "outcome": "failure" if event.failed else "success",
+            "duration": call.duration_ns,
+            "sequence": sequence,
+        },
+        "host": _host(origin),
+        "process": {
+            "pid": call.tgid,
+            "name": printable(call.comm),
+            "thread": {"id": call.tid},
+        },
+        "user": {"id": str(call.uid), "group": {"id": str(call.gid)}},
+        "bpf": bpf,
+    }
+    if message:
+        document["message"] = message
+    return document
+
+
+def loss_document(
+    counts: Mapping[str, CommandCount], origin: Origin, *, time_ns: int, sequence: int
+) -> Document:
+    """The closing record of a stream: what was seen and what of it did not arrive.
+
+    :param counts: by command name, as in ``bpf.cmd``.
+    """
+    lost = sum(count.lost for count in counts.values())
+    return {
+        "@timestamp": timestamp(time_ns),
+        "ecs": {"version": ECS_VERSION},
+        "event": {
+            "kind": "metric",
+            "module": "bpfsnoop",
+            "dataset": "bpfsnoop.loss",
+            "action": "loss",
+            "category": ["host"],
+            "type": ["info"],
+            "outcome": "failure" if lost else "success",
+            "sequence": sequence,
+        },
+        "host": _host(origin),
+        "bpf": {
+            "probe": origin.probe,
+            "loss": {
+                "seen": sum(count.seen for count in counts.values()),
+                "lost": lost,
+                "commands": [
+                    {"cmd": name, "seen": count.seen, "lost": count.lost}
+                    for name, count in counts.items()
+                ],
+            },
+        },
+    }
+
+
+def json_line(document: Document) -> bytes:
+    """One line of JSON, newline included. Everything in it is printable ASCII or a number."""
+    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def timestamp(time_ns: int) -> str:
+    """ISO 8601, UTC, with nanoseconds.
+
+    :param time_ns: ns since the epoch.
+    """
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds:09d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _host(origin: Origin) -> Document:
+    host = {"hostname": origin.hostname}
+    if origin.host_id:
+        host["id"] = origin.host_id
+    return host
+
+
+def _add_attr(bpf: Document, event: Event) -> list[str]:
+    # Returns the notes, of which the reason for a missing attr is one.
+    if event.attr is None:
+        reason = [event.absence.value] if event.absence else []
+        return [*reason, *event.notes]
+    bpf["attr"] = items_document(event.attr)
+    changed = {item.name: item.kind.document(item.after) for item in event.attr
+               if item.after is not None}  # fmt: skip
+    changed |= items_document(event.after)
+    if changed:
+        bpf["attr_after"] = changed
+    if event.trailing:
+        bpf["attr_trailing"] = {
+            "offset": event.trailing.offset, "hex": event.trailing.data.hex(),
+        }  # fmt: skip
+    return list(event.notes)

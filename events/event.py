@@ -1,0 +1,63 @@
+"""The same call, understood."""
+
+from enum import Enum
+from typing import NamedTuple
+
+from .call import Call
+from .value import Items
+
+
+class Absence(Enum):
+    """Why an event has no attr fields; the value is the note in its document."""
+
+    NULL = "attr_null"
+    """The caller passed a NULL pointer."""
+    EMPTY = "attr_empty"
+    """The caller passed size 0."""
+    OVERSIZE = "attr_oversize"
+    """Larger than a page of 4096 bytes: more than is captured, and than most kernels take."""
+    UNREADABLE = "attr_unreadable"
+    """Not all of it could be read, neither at entry nor at exit."""
+    UNKNOWN_COMMAND = "command_unknown"
+    """We do not know what this command's attr looks like."""
+
+
+ATTR_READ_AT_EXIT = "attr_read_at_exit"
+"""Note: attr was not in memory at entry; what is shown was read when the call returned."""
+
+OUTPUT_UNREADABLE = "attr_output_unreadable"
+"""Note: attr could not be read at exit; fields that the kernel writes show what was passed."""
+
+
+class Trailing(NamedTuple):
+    """Bytes behind the last field that we know, of which at least one is not zero."""
+
+    offset: int
+    data: bytes
+
+
+class Event(NamedTuple):
+    """A call with its command's name and the fields of its attr. Made by ``decode``."""
+
+    call: Call
+    command: str
+    """``BPF_MAP_CREATE``, or empty if nobody can name it."""
+    attr: Items | None
+    """In C order; None for the reason in ``absence``."""
+    absence: Absence | None
+    wrapper: str = ""
+    """The member of ``union bpf_attr`` that holds this command's fields, if it has a name."""
+    after: Items = ()
+    """Fields that the kernel changed and that are shown behind the struct."""
+    trailing: Trailing | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader should know about how far to trust this event."""
+
+    @property
+    def action(self) -> str:
+        """The command as ECS has it in ``event.action``: ``map_create``."""
+        return self.command.removeprefix("BPF_").lower() or "unknown"
+
+    @property
+    def failed(self) -> bool:
+        return self.call.retval < 0

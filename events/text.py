@@ -1,0 +1,88 @@
+"""An event as one line for people, in strace's spelling."""
+
+import errno
+import os
+
+from .event import Event, Trailing
+from .value import Address, Xlat, hexadecimal, items_text
+
+_ADDRESS = Address()
+
+# What a system call returns inside the kernel when a signal interrupted it; user
+# space never sees them (include/linux/errno.h).
+_RESTART = {
+    512: "ERESTARTSYS (To be restarted if SA_RESTART is set)",
+    513: "ERESTARTNOINTR (To be restarted)",
+    514: "ERESTARTNOHAND (To be restarted if no handler)",
+    516: "ERESTART_RESTARTBLOCK (Interrupted by signal)",
+}
+
+# Where Python has another name for a number than strace and bpf(2)'s manual page,
+# or none: 524 is the kernel's own, which bpf(2) returns all the same.
+_ERRNO = {
+    errno.EDEADLK: "EDEADLK",
+    errno.EOPNOTSUPP: "EOPNOTSUPP",
+    524: "ENOTSUPP",
+}
+_MAX_ERRNO = 4095
+
+
+def call(event: Event, xlat: Xlat = Xlat.ABBREV, *, verbose: bool = False) -> str:
+    """``bpf(CMD, ATTR, SIZE)``, with arguments 4 and 5 if the caller used them."""
+    raw = event.call
+    arguments = [command(event, xlat), _attr(event, xlat, verbose), str(raw.size)]
+    if raw.has_common_attrs:
+        arguments += [_ADDRESS.text(raw.common_addr, xlat), str(raw.common_size)]
+    return f"bpf({', '.join(arguments)})"
+
+
+def command(event: Event, xlat: Xlat) -> str:
+    """``BPF_PROG_LOAD``, ``BPF_PROG_LOAD|BPF_COMMON_ATTRS``, ``0x63 /* BPF_??? */``."""
+    raw = event.call
+    number = hexadecimal(raw.cmd)
+    if xlat is Xlat.RAW:
+        return number
+    if not event.command:
+        return f"{number} /* BPF_??? */"
+    name = event.command + "|BPF_COMMON_ATTRS" * raw.has_common_attrs
+    return name if xlat is Xlat.ABBREV else f"{number} /* {name} */"
+
+
+def result(event: Event) -> str:
+    """What follows ``= ``: ``3``, ``-1 EPERM (Operation not permitted)``, ``? ERESTARTSYS ...``."""
+    retval = event.call.retval
+    if not -_MAX_ERRNO <= retval < 0:
+        return str(retval)
+    if -retval in _RESTART:
+        return f"? {_RESTART[-retval]}"
+    name = errno_name(-retval)
+    return f"-1 {name} ({os.strerror(-retval)})" if name else f"-1 (errno {-retval})"
+
+
+def errno_name(number: int) -> str:
+    """``EPERM`` for 1; empty for a number without a name."""
+    if number in _RESTART:
+        return _RESTART[number].partition(" ")[0]
+    return _ERRNO.get(number) or errno.errorcode.get(number, "")
+
+
+def _attr(event: Event, xlat: Xlat, verbose: bool) -> str:
+    if event.attr is None:
+        return _ADDRESS.text(event.call.attr_addr, xlat)
+    text = items_text(event.attr, xlat)
+    if event.wrapper:
+        text = f"{event.wrapper}={{{text}}}"
+    if event.trailing:
+        text += _trailing(event.trailing, verbose)
+    text = f"{{{text}}}"
+    if event.after:
+        text += f" => {{{event.wrapper}={{{items_text(event.after, xlat)}}}}}"
+    return text
+
+
+def _trailing(trailing: Trailing, verbose: bool) -> str:
+    if not verbose:
+        return ", ..."
+    data = "".join(f"\\x{byte:02x}" for byte in trailing.data)
+    last = trailing.offset + len(trailing.data) - 1
+    return f', extra_data="{data}" /* bytes {trailing.offset}..{last} */'

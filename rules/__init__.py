@@ -1,0 +1,1 @@
+"""Event documents in, alerts out. Pure; knows documents, not decoders."""

@@ -1,0 +1,1 @@
+"""Kernel, clock, files, terminal: everything that the other floors must not touch."""

@@ -1,0 +1,76 @@
+"""A program that is started to be traced, held back until tracing has begun."""
+
+import os
+import shutil
+import signal
+from typing import NoReturn
+
+from ..events.errors import CannotStart
+
+_NOT_EXECUTABLE = 126
+_SHELL_SIGNAL_BASE = 128
+
+
+class TracedCommand:
+    """``-- CMD ARGS``: a child that waits at a gate before it becomes CMD.
+
+    :raises CannotStart: there is no such program.
+    """
+
+    def __init__(self, argv: list[str]) -> None:
+        path = shutil.which(argv[0])
+        if path is None:
+            raise CannotStart(f"cannot find a program named {argv[0]!r} to run: give its path")
+        gate, self._gate_end = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._gate_end)
+            _wait_and_become(gate, path, argv)
+        os.close(gate)
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def open_gate(self) -> None:
+        """Lets it run."""
+        os.write(self._gate_end, b"\n")
+        os.close(self._gate_end)
+
+    def signalled(self, number: int) -> None:
+        """Passes a signal on; Ctrl-C at a terminal reaches it without us."""
+        if number == signal.SIGINT and os.isatty(0):
+            return
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass  # it has just ended
+
+    def wait(self) -> int:
+        """Lets it end by itself.
+
+        :returns: its exit status, as a shell reports it.
+        """
+        return _shell_status(os.waitpid(self.pid, 0)[1])
+
+    def exit_status(self) -> int | None:
+        """As a shell reports it; None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid == 0:
+            return None
+        return _shell_status(status)
+
+
+def _shell_status(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _SHELL_SIGNAL_BASE - code
+
+
+def _wait_and_become(gate: int, path: str, argv: list[str]) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        if os.read(gate, 1):
+            os.execv(path, argv)
+    except OSError as error:
+        os.write(2, f"bpfsnoop: cannot run {path}: {error.strerror}\n".encode())
+    finally:
+        os._exit(_NOT_EXECUTABLE)

@@ -1,0 +1,351 @@
+"""Options: one table that the command line, config.yaml and the help are made from."""
+
+import argparse
+import difflib
+import pwd
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from ..events.errors import Mistake, UsageError
+
+DEFAULTS: Final = Path(__file__).resolve().parent.parent / "config.yaml"
+
+_PID_MAX: Final = 1 << 22
+_UID_MAX: Final = (1 << 32) - 2
+_RING_MIN: Final = 1 << 16
+_RING_MAX: Final = 1 << 30
+_UNITS: Final = {"us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every option with its final value. Durations are ns, sizes bytes."""
+
+    pids: tuple[int, ...]
+    follow: bool
+    users: tuple[int, ...]
+    comms: tuple[str, ...]
+    events: tuple[str, ...]
+    results: str
+    min_duration: int
+    format: str
+    message: bool
+    timestamps: str
+    relative: bool
+    syscall_times: bool
+    verbose: bool
+    constants: str
+    column: int
+    color: str
+    summary: str
+    quiet: bool
+    output: str
+    record: str
+    duration: int
+    max_events: int
+    strict: bool
+    ring_size: int
+
+
+Parser = Callable[[Any], Any]
+"""From a string of the command line, or any YAML value, to an option's value.
+
+:raises ValueError: with what would be right.
+"""
+
+
+def _one_of(*choices: str) -> Parser:
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}")
+        return str(value)
+
+    return parse
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return value
+
+
+def _number(least: int, most: int) -> Parser:
+    def parse(value: Any) -> int:
+        text = str(value)
+        if isinstance(value, bool) or not text.isascii() or not text.isdigit():
+            raise ValueError("must be a whole number")
+        if not least <= int(text) <= most:
+            raise ValueError(f"must be from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _duration(value: Any) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s|m|h)?", str(value), re.ASCII)
+    if isinstance(value, bool) or not match:
+        raise ValueError("must be a duration such as 50us, 10ms, 2s, 5m or 1h, or seconds")
+    return round(float(match[1]) * _UNITS[match[2] or "s"])
+
+
+def _ring_size(value: Any) -> int:
+    match = re.fullmatch(r"(\d+)([KMG]?)", str(value), re.ASCII)
+    size = int(match[1]) * _SIZES[match[2]] if match and not isinstance(value, bool) else 0
+    if size & (size - 1) or not _RING_MIN <= size <= _RING_MAX:
+        raise ValueError("must be a power of two from 64K to 1G, such as 4M")
+    return size
+
+
+def _user(value: Any) -> int:
+    if str(value).isascii() and str(value).isdigit():
+        uid: int = _number(0, _UID_MAX)(value)
+        return uid
+    try:
+        return pwd.getpwnam(_text(value)).pw_uid
+    except KeyError:
+        raise ValueError(f"there is no user {value}") from None
+
+
+def _comm(value: Any) -> str:
+    if not _text(value) or "\0" in value:
+        raise ValueError("must be the name of a process")
+    return str(value)
+
+
+def _list(parse_one: Parser, *, commas: bool = True) -> Parser:
+    """Items from a YAML list or a single one, each perhaps several with commas between."""
+
+    def parse(value: Any) -> tuple[Any, ...]:
+        items = value if isinstance(value, list) else [value]
+        if commas:
+            items = [part for item in items for part in _split(item)]
+        return tuple(parse_one(item) for item in items)
+
+    return parse
+
+
+def _split(item: Any) -> list[Any]:
+    if not isinstance(item, str):
+        return [item]
+    parts = [part.strip() for part in item.split(",")]
+    if not all(parts):
+        raise ValueError("has an empty item")
+    return parts
+
+
+@dataclass(frozen=True)
+class Option:
+    """A key of config.yaml and what sets it on the command line."""
+
+    key: str
+    parse: Parser
+    flags: tuple[str, ...]
+    metavar: str
+    """Empty for a switch."""
+    help: str
+    sets: Any = None
+    """A switch's value, where it is not simply true."""
+    replay: bool = True
+    """Means something for a recording too."""
+    repeats: bool = False
+    """Each time it is given adds to it."""
+
+
+WHICH, SHOWN, WHERE, WHEN = (
+    "which calls", "how they are shown", "where they go", "when it ends",
+)  # fmt: skip
+
+OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
+    WHICH: (
+        Option("pids", _list(_number(1, _PID_MAX)), ("-p", "--pid"), "PID",
+               "of these processes (repeatable, or PID,PID)", repeats=True),
+        Option("follow", _boolean, ("-f", "--follow"), "",
+               "and of those they fork from now on", replay=False),
+        Option("users", _list(_user), ("-u", "--user"), "USER",
+               "of these users, by name or number", repeats=True),
+        Option("comms", _list(_comm, commas=False), ("--comm",), "NAME",
+               "of processes with this name (the kernel's 15 bytes)", repeats=True),
+        Option("events", _list(_text, commas=False), ("-e", "--event"), "EXPR",
+               "commands: prog_load,map_create or '!map_lookup_elem' or @control or @data",
+               repeats=True),
+        Option("results", _one_of("all", "successful", "failed"), ("-z", "--successful-only"), "",
+               "that succeeded", sets="successful"),
+        Option("results", _one_of("all", "successful", "failed"), ("-Z", "--failed-only"), "",
+               "that failed", sets="failed"),
+        Option("min_duration", _duration, ("--min-duration",), "TIME",
+               "that took at least this long: 50us, 10ms, 1s"),
+    ),
+    SHOWN: (
+        Option("format", _one_of("text", "json"), ("--json",), "",
+               "as ECS documents, one a line", sets="json"),
+        Option("message", _boolean, ("--message",), "",
+               "with --json, also the text line"),
+        Option("timestamps", _one_of("none", "seconds", "microseconds", "epoch"), ("-t",), "",
+               "time of day; -tt with microseconds, -ttt as seconds since 1970",
+               sets=("none", "seconds", "microseconds", "epoch")),
+        Option("relative", _boolean, ("-r", "--relative-timestamps"), "",
+               "time since the call before"),
+        Option("syscall_times", _boolean, ("-T", "--syscall-times"), "",
+               "time spent in the call"),
+        Option("verbose", _boolean, ("-v", "--verbose"), "",
+               "unknown bytes in full; details of errors"),
+        Option("constants", _one_of("abbrev", "raw", "verbose"), ("-X", "--const-print-style"),
+               "STYLE", "constants as abbrev (names), raw (numbers) or verbose (both)"),
+        Option("column", _number(0, 1000), ("-a", "--columns"), "N",
+               "column of the result"),
+        Option("color", _one_of("auto", "always", "never"), ("--color",), "WHEN",
+               "auto, always or never"),
+        Option("summary", _one_of("none", "only", "also"), ("-c", "--summary-only"), "",
+               "counts and times of each command instead of lines", sets="only"),
+        Option("summary", _one_of("none", "only", "also"), ("-C", "--summary"), "",
+               "the same after the lines", sets="also"),
+        Option("quiet", _boolean, ("-q", "--quiet"), "",
+               "nothing but calls and losses"),
+    ),
+    WHERE: (
+        Option("output", _text, ("-o", "--output"), "FILE",
+               "to a file instead of standard output"),
+        Option("record", _text, ("--record",), "FILE",
+               "and, raw, to a file for 'bpfsnoop replay'", replay=False),
+    ),
+    WHEN: (
+        Option("duration", _duration, ("-d", "--duration"), "TIME",
+               "after this long: 10 (seconds), 500ms, 5m", replay=False),
+        Option("max_events", _number(0, 1 << 62), ("-M", "--max-events"), "N",
+               "after this many events"),
+        Option("strict", _boolean, ("--strict",), "",
+               "exit with status 3 if any event was lost"),
+        Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
+               "bytes between kernel and bpfsnoop, such as 4M", replay=False),
+    ),
+}  # fmt: skip
+
+_BY_KEY: Final[Mapping[str, Option]] = {
+    option.key: option for group in OPTIONS.values() for option in group
+}
+
+
+def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> None:
+    """Puts the table's options on a parser; their values stay as they were typed."""
+    for title, group in OPTIONS.items():
+        section = parser.add_argument_group(title)
+        for option in group:
+            if replay and not option.replay:
+                continue
+            section.add_argument(*option.flags, **_argparse_action(option))
+    parser.add_argument_group("other").add_argument(
+        "--config", metavar="FILE", help="options from this file; see config.yaml"
+    )
+
+
+def _argparse_action(option: Option) -> dict[str, Any]:
+    common = {"dest": option.key, "help": option.help, "default": argparse.SUPPRESS}
+    if option.metavar:
+        return common | {"metavar": option.metavar, "action": "append"}
+    if isinstance(option.sets, tuple):
+        return common | {"action": "count"}
+    return common | {"action": "store_const", "const": option.sets or True}
+
+
+def configured(arguments: argparse.Namespace, defaults: Path = DEFAULTS) -> Config:
+    """The defaults, under the file that ``--config`` names, under the command line.
+
+    :raises UsageError: with every mistake in any of them.
+    """
+    mistakes: list[Mistake] = []
+    values = _from_file(defaults, mistakes)
+    if file := getattr(arguments, "config", None):
+        values |= _from_file(Path(file), mistakes)
+    values |= _from_command_line(vars(arguments), mistakes)
+    missing = [field.name for field in fields(Config) if field.name not in values]
+    if not mistakes and missing:
+        mistakes.append(Mistake(f"{', '.join(missing)} not set", str(defaults), 1))
+    if not mistakes:
+        mistakes += _contradictions(values)
+    if mistakes:
+        raise UsageError(mistakes)
+    return Config(**values)
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
+    if values["format"] == "json" and values["summary"] != "none":
+        yield Mistake("a summary (-c, -C) is text: leave out --json")
+    if values["output"] and values["output"] == values["record"]:
+        yield Mistake("-o and --record name the same file")
+
+
+def _from_command_line(given: Mapping[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
+    values = {}
+    for key, typed in given.items():
+        option = _BY_KEY.get(key)
+        if option is None:
+            continue
+        raw = typed
+        if isinstance(option.sets, tuple):  # a switch that is repeated: -t, -tt, -ttt
+            raw = option.sets[min(typed, len(option.sets) - 1)]
+        elif isinstance(typed, list) and not option.repeats:
+            raw = typed[-1]
+        try:
+            values[key] = option.parse(raw)
+        except ValueError as error:
+            shown = " ".join(raw) if isinstance(raw, list) else raw
+            mistakes.append(Mistake(f"{option.flags[0]} {shown}: {error}"))
+    return values
+
+
+def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+    except OSError as error:
+        mistakes.append(Mistake(f"cannot read it: {error.strerror}", str(path), 1))
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mistakes.append(_syntax_mistake(error, path))
+        return {}
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        mistakes.append(Mistake("must be a list of 'key: value' lines", str(path), 1))
+        return {}
+    values: dict[str, Any] = {}
+    for key_node, value_node in root.value:
+        line = key_node.start_mark.line + 1
+        try:
+            key = loader.construct_object(key_node, deep=True)
+            value = loader.construct_object(value_node, deep=True)
+            values[key] = _file_option(key, values).parse(value)
+        except yaml.YAMLError as error:
+            mistakes.append(_syntax_mistake(error, path))
+        except ValueError as error:
+            mistakes.append(Mistake(f"{key}: {error}", str(path), line))
+    return values
+
+
+def _file_option(key: Any, seen: Mapping[str, Any]) -> Option:
+    if not isinstance(key, str):
+        raise ValueError("is not the name of an option")
+    if key in seen:
+        raise ValueError("stands here twice")
+    if key in _BY_KEY:
+        return _BY_KEY[key]
+    near = difflib.get_close_matches(key, _BY_KEY, n=1)
+    raise ValueError(f"unknown option{f'; did you mean {near[0]}?' if near else ''}")
+
+
+def _syntax_mistake(error: Exception, path: Path) -> Mistake:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    return Mistake(f"not YAML: {problem}", str(path), mark.line + 1 if mark else 1)

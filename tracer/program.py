@@ -1,0 +1,127 @@
+"""The kernel program while it is attached: its filters, its ring, its counters."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from ..events.call import CommandCount
+from ..events.wire import (
+    CALL_COUNT,
+    COMM_LEN,
+    COMMAND_SLOTS,
+    FILTER_COMM,
+    FILTER_PID,
+    FILTER_UID,
+    TRACE_CHILDREN,
+    TRACE_PROCESS,
+    TRACER_CONFIG,
+    parse_counts,
+)
+from .bpfmap import BpfMap
+from .loader import Loaded
+from .ring import Ring
+
+_U32: Final = Struct("=I")
+_KEY_0: Final = _U32.pack(0)
+_SET: Final = b"\1"
+ALL_SLOTS: Final = (1 << COMMAND_SLOTS) - 1
+_POSSIBLE_CPUS: Final = "/sys/devices/system/cpu/possible"
+
+
+@dataclass(frozen=True)
+class KernelFilter:
+    """What the kernel program lets through; an empty set means any."""
+
+    pids: frozenset[int] = frozenset()
+    families: frozenset[int] = frozenset()
+    """Processes that are traced together with what they fork; needs ``follow``."""
+    uids: frozenset[int] = frozenset()
+    comms: frozenset[bytes] = frozenset()
+    slots: int = ALL_SLOTS
+    """Bit n: commands of counter slot n (``struct tracer_config.commands``)."""
+
+
+class Program:
+    """The attached program, by the descriptors that the loader sent.
+
+    :param ring_size: bytes.
+    """
+
+    def __init__(self, loaded: Loaded, ring_size: int) -> None:
+        self._fds: Mapping[str, int] = loaded.fds
+        self._commands = 0
+        self._filters = 0
+        cpus = possible_cpus()
+        self._config = BpfMap(self._fds["config"], 4, TRACER_CONFIG.size)
+        self._pids = BpfMap(self._fds["pids"], 4, 1)
+        self._uids = BpfMap(self._fds["uids"], 4, 1)
+        self._comms = BpfMap(self._fds["comms"], COMM_LEN, 1)
+        self._counts = BpfMap(self._fds["counts"], 4, cpus * CALL_COUNT.size)
+        self.ring_fd = self._fds["calls"]
+        self.ring = Ring(self.ring_fd, ring_size)
+
+    def start(self, wanted: KernelFilter) -> None:
+        """From here on calls are recorded; this process's own never are."""
+        for pid in wanted.pids:
+            self._pids[_U32.pack(pid)] = bytes((TRACE_PROCESS,))
+        for pid in wanted.families:
+            self._pids[_U32.pack(pid)] = bytes((TRACE_PROCESS | TRACE_CHILDREN,))
+        for uid in wanted.uids:
+            self._uids[_U32.pack(uid)] = _SET
+        for comm in wanted.comms:
+            self._comms[comm[: COMM_LEN - 1].ljust(COMM_LEN, b"\0")] = _SET
+        self._commands = wanted.slots
+        self._filters = (
+            FILTER_PID * bool(wanted.pids | wanted.families)
+            | FILTER_UID * bool(wanted.uids)
+            | FILTER_COMM * bool(wanted.comms)
+        )
+        self._configure(running=True)
+
+    def stop(self) -> None:
+        """No call that begins from here on is recorded; those under way still are."""
+        self._configure(running=False)
+
+    def discard_pid(self, pid: int) -> None:
+        """To be called when the process ends, before another one gets its number."""
+        self._pids.discard(_U32.pack(pid))
+
+    def has_pids(self) -> bool:
+        """Whether any process is left that the filter names, children included."""
+        return next(iter(self._pids), None) is not None
+
+    def counts(self) -> dict[int, CommandCount]:
+        """By command slot, those that saw any call."""
+        found = {}
+        for slot in range(COMMAND_SLOTS):
+            count = parse_counts(self._counts[_U32.pack(slot)])
+            if count.seen:
+                found[slot] = count
+        return found
+
+    def close(self) -> None:
+        """Detaches and frees everything."""
+        self.ring.close()
+        for fd in self._fds.values():
+            os.close(fd)
+
+    def _configure(self, *, running: bool) -> None:
+        self._config[_KEY_0] = TRACER_CONFIG.pack(
+            self._commands, running, self._filters, os.getpid(), 0
+        )
+
+
+def possible_cpus() -> int:
+    """How many CPUs a per-CPU map has values for: the kernel's possible ones."""
+    with open(_POSSIBLE_CPUS, encoding="ascii") as file:
+        return _count(file.read().strip().split(","))
+
+
+def _count(ranges: Iterable[str]) -> int:
+    total = 0
+    for text in ranges:
+        first, _, last = text.partition("-")
+        total += int(last or first) - int(first) + 1
+    return total

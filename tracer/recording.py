@@ -1,0 +1,189 @@
+"""Recordings: the records of a run, with what a replay elsewhere cannot ask.
+
+A file is a magic line, then frames::
+
+    u8 kind | u32 length | u32 crc32 of kind and payload | payload
+
+in the byte order of the machine that made it. The first frame is the header
+(JSON), the last the end (JSON); between them stand calls as they came from the
+ring, and the offset from boot time to wall-clock time wherever it changed.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from struct import Struct
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol
+from zlib import crc32
+
+from ..events.call import CommandCount
+from ..events.errors import RecordingError
+from ..events.wire import WIRE_VERSION
+
+_MAGIC: Final = b"\x93bpfsnoop recording 1\n"
+_FRAME: Final = Struct("=BII")
+_CLOCK: Final = Struct("=q")
+_MAX_PAYLOAD: Final = 1 << 24
+
+HEADER, CALL, CLOCK, END = b"H", b"C", b"T", b"E"
+
+
+class Header(NamedTuple):
+    """What the run was."""
+
+    kernel: str
+    """``uname -srm``"""
+    hostname: str
+    host_id: str
+    probe: str
+    kernel_names: Mapping[str, Mapping[int, str]]
+
+
+class Writer(Protocol):
+    def write(self, data: bytes) -> object:
+        """Takes all of it or raises."""
+
+
+class Recorder:
+    """Writes a recording."""
+
+    def __init__(self, file: Writer, header: Header) -> None:
+        self._file = file
+        file.write(_MAGIC)
+        about = {"wire": WIRE_VERSION, "byteorder": sys.byteorder, **header._asdict()}
+        self._frame(HEADER, json.dumps(about).encode())
+
+    def clock(self, offset_ns: int) -> None:
+        """From here on, wall-clock time is boot time plus this."""
+        self._frame(CLOCK, _CLOCK.pack(offset_ns))
+
+    def calls(self, records: list[bytes]) -> None:
+        for record in records:
+            self._frame(CALL, record)
+
+    def end(self, counts: Mapping[int, CommandCount], time_ns: int) -> None:
+        """:param time_ns: when the run ended, ns since the epoch."""
+        self._frame(END, json.dumps({"counts": counts, "time_ns": time_ns}).encode())
+
+    def _frame(self, kind: bytes, payload: bytes) -> None:
+        self._file.write(_FRAME.pack(kind[0], len(payload), crc32(payload, kind[0])))
+        self._file.write(payload)
+
+
+class Frame(NamedTuple):
+    kind: bytes
+    payload: bytes
+
+
+class Recording:
+    """Reads a recording.
+
+    :raises RecordingError: the file is not one, or of another version or byte order.
+    """
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        self._path = path
+        self._offset = len(_MAGIC)
+        magic = file.read(len(_MAGIC))
+        if magic != _MAGIC:
+            raise RecordingError(self._not_ours(magic))
+        frame = self._read()
+        if frame is None or frame.kind != HEADER:
+            raise RecordingError(f"{path}: a recording without a header: it was never begun")
+        self.header = self._parsed_header(frame.payload)
+
+    def frames(self) -> Iterator[Frame]:
+        """Everything behind the header, the end included.
+
+        :raises RecordingError: after the last frame that is whole, if the file is
+            cut short or corrupt.
+        """
+        while (frame := self._read()) is not None:
+            yield frame
+            if frame.kind == END:
+                return
+        raise RecordingError(
+            f"{self._path}: has no end: the recording was cut short at a whole record,"
+            " and what was lost while it was made is not known"
+        )
+
+    def _read(self) -> Frame | None:
+        start = self._offset
+        head = self._file.read(_FRAME.size)
+        if not head:
+            return None
+        if len(head) < _FRAME.size:
+            raise RecordingError(f"{self._path}: cut short in the record at byte {start}")
+        kind, length, checksum = _FRAME.unpack(head)
+        if length > _MAX_PAYLOAD:
+            raise RecordingError(f"{self._path}: corrupt from byte {start} on")
+        payload = self._file.read(length)
+        if len(payload) < length:
+            raise RecordingError(f"{self._path}: cut short in the record at byte {start}")
+        if crc32(payload, kind) != checksum:
+            raise RecordingError(f"{self._path}: corrupt from byte {start} on")
+        self._offset += _FRAME.size + length
+        return Frame(bytes((kind,)), payload)
+
+    def _not_ours(self, magic: bytes) -> str:
+        if not magic:
+            return f"{self._path}: is empty"
+        if magic.startswith(_MAGIC[:-2]):
+            return (
+                f"{self._path}: was recorded in another version of the format:"
+                " replay it with the bpfsnoop that made it"
+            )
+        return f"{self._path}: is not a recording of bpfsnoop"
+
+    def _parsed_header(self, payload: bytes) -> Header:
+        try:
+            about: dict[str, Any] = json.loads(payload)
+            wire, byteorder = about.pop("wire"), about.pop("byteorder")
+            names = {
+                enum: {int(value): str(name) for value, name in constants.items()}
+                for enum, constants in about.pop("kernel_names").items()
+            }
+            header = Header(**about, kernel_names=names)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise RecordingError(f"{self._path}: has a header that makes no sense") from error
+        if wire != WIRE_VERSION:
+            raise RecordingError(
+                f"{self._path}: holds records of version {wire}, this bpfsnoop reads"
+                f" {WIRE_VERSION}: replay it with the bpfsnoop that made it"
+            )
+        if byteorder != sys.byteorder:
+            raise RecordingError(f"{self._path}: was recorded on a {byteorder}-endian machine")
+        return header
+
+
+def parse_clock(payload: bytes) -> int:
+    """The offset of a CLOCK frame, ns.
+
+    :raises RecordingError: it is not one.
+    """
+    if len(payload) != _CLOCK.size:
+        raise RecordingError("a clock record of the wrong size")
+    offset: int = _CLOCK.unpack(payload)[0]
+    return offset
+
+
+def parse_end(payload: bytes) -> tuple[dict[int, CommandCount], int]:
+    """The counters of an END frame, by command slot, and when the run ended.
+
+    :raises RecordingError: it is not one.
+    """
+    try:
+        end = json.loads(payload)
+        counts = {int(slot): CommandCount(int(seen), int(lost))
+                  for slot, (seen, lost) in end["counts"].items()}  # fmt: skip
+        return counts, int(end["time_ns"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RecordingError("an end record that makes no sense") from error
+
+
+def kernel_release() -> str:
+    """``uname -srm`` of this machine."""
+    about = os.uname()
+    return f"{about.sysname} {about.release} {about.machine}"

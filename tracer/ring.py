@@ -1,0 +1,58 @@
+"""Reader of a BPF ring buffer, straight from its pages."""
+
+import mmap
+from struct import Struct
+from typing import Final
+
+_POSITION: Final = Struct("=Q")
+_HEADER: Final = Struct("=II")  # struct bpf_ringbuf_hdr: len, pg_off
+_BUSY: Final = 1 << 31  # BPF_RINGBUF_BUSY_BIT
+_DISCARD: Final = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
+
+
+class Ring:
+    """The consumer's end of a ``BPF_MAP_TYPE_RINGBUF`` (kernel/bpf/ringbuf.c).
+
+    The kernel maps three things one behind the other: a page with the consumer's
+    position, which we write; a page with the producer's; and the data, twice, so
+    that a record that wraps around can be read in one piece. A record whose busy
+    bit is clear is complete: the kernel clears it last.
+
+    :param fd: of the map, which stays the caller's.
+    :param size: ``max_entries`` of the map, bytes.
+    """
+
+    def __init__(self, fd: int, size: int) -> None:
+        page = mmap.PAGESIZE
+        self._mask = size - 1
+        self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED)
+        self._producer = mmap.mmap(
+            fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+        )
+        self._position = _POSITION.unpack_from(self._consumer)[0]
+
+    def drain(self, limit: int) -> list[bytes]:
+        """The records that are complete, oldest first, about ``limit`` bytes at most."""
+        records: list[bytes] = []
+        pages, mask, base = self._producer, self._mask, mmap.PAGESIZE
+        header = _HEADER.unpack_from
+        position = self._position
+        end = min(_POSITION.unpack_from(pages)[0], position + limit)
+        while position < end:
+            start = base + (position & mask)
+            length = header(pages, start)[0]
+            if length & _BUSY:
+                break
+            start += _HEADER.size
+            if not length & _DISCARD:
+                records.append(pages[start : start + length])
+            length &= ~_DISCARD
+            position += (length + _HEADER.size + 7) & ~7
+        if position != self._position:
+            self._position = position
+            _POSITION.pack_into(self._consumer, 0, position)
+        return records
+
+    def close(self) -> None:
+        self._consumer.close()
+        self._producer.close()

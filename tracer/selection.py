@@ -1,0 +1,118 @@
+"""Which calls the user asked for."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ..decoders.table import COMMANDS
+from ..events.call import Call
+from ..events.errors import Mistake, UsageError
+from ..events.wire import COMM_LEN, COMMAND_OTHER, COMMAND_SLOTS
+
+_ALIASES = {"prog_run": "prog_test_run"}  # as in enum bpf_cmd
+
+_SETS: Mapping[str, frozenset[int]] = {
+    "@data": frozenset(number for number, command in COMMANDS.items() if command.data),
+    "@control": frozenset(number for number, command in COMMANDS.items() if not command.data),
+}
+
+
+@dataclass(frozen=True)
+class CommandSet:
+    """Commands by number: those included (None: all, unknown ones too) but not excluded."""
+
+    included: frozenset[int] | None = None
+    excluded: frozenset[int] = frozenset()
+
+    def __contains__(self, number: int) -> bool:
+        return (self.included is None or number in self.included) and number not in self.excluded
+
+    def slots(self) -> int:
+        """The counter slots that any of these commands falls into, as a bit mask."""
+        known = sum(1 << number for number in range(COMMAND_OTHER) if number in self)
+        other = self.included is None or any(n >= COMMAND_OTHER for n in self.included)
+        return known | other << (COMMAND_SLOTS - 1)
+
+
+def command_set(expressions: Iterable[str], newer: Callable[[], Mapping[int, str]]) -> CommandSet:
+    """What ``-e`` asks for.
+
+    An expression is a list of names with commas between them: a command in either
+    case, with or without ``BPF_``, or its number, or ``@control`` or ``@data``.
+    ``!`` in front of the list excludes all of it, in front of a name that name.
+    Several expressions add up.
+
+    :param newer: gives the running kernel's commands; asked for only where our
+        tables do not know a name.
+    :raises UsageError: with every name that nobody knows.
+    """
+    included: set[int] = set()
+    excluded: set[int] = set()
+    mistakes: list[Mistake] = []
+    names = {command.name: number for number, command in COMMANDS.items()}
+    positive = False
+    for expression in expressions:
+        text = expression.strip().removeprefix("trace=")
+        whole = text.startswith("!")
+        for item in text.removeprefix("!").split(","):
+            name = item.strip().lower()
+            negated = whole or name.startswith("!")
+            name = name.removeprefix("!")
+            found = _numbers(name, names)
+            if found is None:
+                names |= {kernel: number for number, kernel in newer().items()}
+                found = _numbers(name, names)
+            if found is None:
+                mistakes.append(Mistake(_unknown(item.strip(), names)))
+                continue
+            positive = positive or not negated
+            (excluded if negated else included).update(found)
+    if mistakes:
+        raise UsageError(mistakes)
+    return CommandSet(frozenset(included) if positive else None, frozenset(excluded))
+
+
+def _numbers(name: str, names: Mapping[str, int]) -> frozenset[int] | None:
+    if name in _SETS:
+        return _SETS[name]
+    if name.isascii() and name.isdigit():
+        return frozenset({int(name)})
+    short = name.removeprefix("bpf_")
+    number = names.get(f"BPF_{_ALIASES.get(short, short).upper()}")
+    return None if number is None else frozenset({number})
+
+
+def _unknown(name: str, names: Iterable[str]) -> str:
+    known = [*_SETS, *(full.removeprefix("BPF_").lower() for full in names)]
+    near = difflib.get_close_matches(name.lower().removeprefix("bpf_"), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else "; the names are those of enum bpf_cmd"
+    return f"-e {name}: there is no such command{hint}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A filter over calls; empty sets let everything through."""
+
+    commands: CommandSet = CommandSet()
+    pids: frozenset[int] = frozenset()
+    uids: frozenset[int] = frozenset()
+    comms: frozenset[bytes] = frozenset()
+    """As the kernel has them: at most 15 bytes."""
+    results: str = "all"
+    """``all``, ``successful`` or ``failed``."""
+    min_duration_ns: int = 0
+
+    def wants(self, call: Call) -> bool:
+        return (
+            call.command in self.commands
+            and (not self.pids or call.tgid in self.pids)
+            and (not self.uids or call.uid in self.uids)
+            and (not self.comms or call.comm in self.comms)
+            and call.duration_ns >= self.min_duration_ns
+            and (self.results == "all" or (call.retval < 0) == (self.results == "failed"))
+        )
+
+
+def kernel_comm(name: str) -> bytes:
+    """A process name as the kernel keeps it (``TASK_COMM_LEN``)."""
+    return name.encode("utf-8", "surrogateescape")[: COMM_LEN - 1]

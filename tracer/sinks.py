@@ -1,0 +1,269 @@
+"""Where events go: lines for people, documents for machines, a table at the end."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, Protocol
+
+from ..events import ecs, text
+from ..events.call import CommandCount
+from ..events.ecs import Origin
+from ..events.errors import OutputError
+from ..events.event import Event
+from ..events.value import Xlat, printable
+from .config import Config
+
+_BUFFER: Final = 1 << 16
+_RED, _CYAN, _DIM, _PLAIN = "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
+_SECOND: Final = 1_000_000_000
+
+
+class Output:
+    """A file, or standard output: whole lines only, each at once if a person watches.
+
+    A file is created or opened at once, but emptied only by :meth:`begin`, so that
+    a run that cannot start destroys nothing.
+
+    :param path: empty for standard output.
+    :raises OutputError: it cannot be opened.
+    """
+
+    def __init__(self, path: str, *, mode: int = 0o666) -> None:
+        self._name = path or "standard output"
+        self._created = bool(path) and not os.path.lexists(path)
+        self._path = path
+        self._begun = False
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode) if path else os.dup(1)
+        except OSError as error:
+            raise self._failed("open", error) from error
+        self.is_terminal = os.isatty(fd)
+        self.file: BinaryIO = os.fdopen(fd, "wb", buffering=_BUFFER)
+
+    def begin(self) -> None:
+        """Tracing has begun: what the file held before makes room."""
+        self._begun = True
+        if self._path:
+            try:
+                os.ftruncate(self.file.fileno(), 0)
+            except OSError:
+                pass  # a pipe or device, which has no length
+
+    def end(self) -> None:
+        """Closes it; a file that was made for a run which never began goes."""
+        try:
+            self.file.close()
+        except OSError:
+            pass  # a failure to write was already told by flush()
+        if self._created and not self._begun:
+            os.unlink(self._path)
+
+    def write(self, line: bytes) -> None:
+        """:raises OutputError: it takes no more; BrokenPipeError if nobody reads any more."""
+        try:
+            self.file.write(line)
+            if self.is_terminal:
+                self.file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failed("write to", error) from error
+
+    def flush(self) -> None:
+        """:raises OutputError: see :meth:`write`."""
+        try:
+            self.file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failed("write to", error) from error
+
+    def _failed(self, verb: str, error: OSError) -> OutputError:
+        return OutputError(f"cannot {verb} {self._name}: {error.strerror}")
+
+
+class Sink(Protocol):
+    def event(self, event: Event, time_ns: int, sequence: int) -> None:
+        """One event.
+
+        :param time_ns: when the call began, ns since the epoch.
+        """
+
+    def end(self, counts: Mapping[str, CommandCount], time_ns: int, sequence: int) -> None:
+        """The last thing that happens, with what was seen and lost of each command."""
+
+
+@dataclass(frozen=True)
+class TextStyle:
+    """How a line looks, after the options of the same names."""
+
+    xlat: Xlat
+    verbose: bool
+    timestamps: str
+    relative: bool
+    syscall_times: bool
+    column: int
+    color: bool
+    process: bool
+    """Begin with ``comm[pid]``, for there may be several."""
+
+    @classmethod
+    def of(cls, config: Config, *, terminal: bool) -> "TextStyle":
+        wanted = terminal and "NO_COLOR" not in os.environ
+        return cls(
+            xlat=Xlat(config.constants),
+            verbose=config.verbose,
+            timestamps=config.timestamps,
+            relative=config.relative,
+            syscall_times=config.syscall_times,
+            column=config.column,
+            color=config.color == "always" or (config.color == "auto" and wanted),
+            process=len(config.pids) != 1 or config.follow,
+        )
+
+
+class TextSink:
+    """A line a call."""
+
+    def __init__(self, output: Output, style: TextStyle) -> None:
+        self._output = output
+        self._style = style
+        self._previous_ns: int | None = None
+
+    def event(self, event: Event, time_ns: int, sequence: int) -> None:
+        style = self._style
+        leader = self._leader(event, time_ns)
+        call = text.call(event, style.xlat, verbose=style.verbose)
+        padding = " " * max(1, style.column - len(leader) - len(call))
+        result = f"= {text.result(event)}"
+        if style.syscall_times:
+            seconds, ns = divmod(event.call.duration_ns, _SECOND)
+            result += f" <{seconds}.{ns // 1000:06}>"
+        if style.color:
+            leader, call, result = self._colored(leader, call, result, event)
+        self._output.write(f"{leader}{call}{padding}{result}\n".encode())
+
+    def end(self, counts: Mapping[str, CommandCount], time_ns: int, sequence: int) -> None:
+        pass  # losses are told on standard error
+
+    def _leader(self, event: Event, time_ns: int) -> str:
+        style = self._style
+        leader = f"{printable(event.call.comm)}[{event.call.tgid}] " if style.process else ""
+        stamp = _stamp(style.timestamps, time_ns)
+        if style.relative:
+            since = time_ns - (time_ns if self._previous_ns is None else self._previous_ns)
+            self._previous_ns = time_ns
+            sign = "-" * (since < 0)
+            seconds, ns = divmod(abs(since), _SECOND)
+            delta = f"{f'{sign}{seconds}':>6}.{ns // 1000:06}"
+            stamp += f"(+{delta}) " if stamp else f"{delta} "
+        return leader + stamp
+
+    def _colored(self, leader: str, call: str, result: str, event: Event) -> tuple[str, str, str]:
+        command = text.command(event, self._style.xlat)
+        call = call.replace(command, f"{_CYAN}{command}{_PLAIN}", 1)
+        if event.failed:
+            result = f"{_RED}{result}{_PLAIN}"
+        return f"{_DIM}{leader}{_PLAIN}" if leader else "", call, result
+
+
+def _stamp(timestamps: str, time_ns: int) -> str:
+    if timestamps == "none":
+        return ""
+    seconds, ns = divmod(time_ns, _SECOND)
+    if timestamps == "epoch":
+        return f"{seconds}.{ns // 1000:06} "
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+    return f"{clock}.{ns // 1000:06} " if timestamps == "microseconds" else f"{clock} "
+
+
+class JsonSink:
+    """A document a line.
+
+    :param style: for the text line as ``message``; None to leave that out.
+    """
+
+    def __init__(self, output: Output, origin: Origin, style: TextStyle | None) -> None:
+        self._output = output
+        self._origin = origin
+        self._style = style
+
+    def event(self, event: Event, time_ns: int, sequence: int) -> None:
+        message = ""
+        if self._style:
+            call = text.call(event, self._style.xlat, verbose=self._style.verbose)
+            message = f"{call} = {text.result(event)}"
+        document = ecs.event_document(
+            event, self._origin, time_ns=time_ns, sequence=sequence, message=message
+        )
+        self._output.write(ecs.json_line(document))
+
+    def end(self, counts: Mapping[str, CommandCount], time_ns: int, sequence: int) -> None:
+        document = ecs.loss_document(counts, self._origin, time_ns=time_ns, sequence=sequence)
+        self._output.write(ecs.json_line(document))
+
+
+@dataclass
+class _Sum:
+    calls: int = 0
+    errors: int = 0
+    ns: int = 0
+
+
+@dataclass
+class SummarySink:
+    """strace's ``-c`` table, a row a command, the dearest first."""
+
+    output: Output
+    _sums: dict[str, _Sum] = field(default_factory=dict)
+
+    def event(self, event: Event, time_ns: int, sequence: int) -> None:
+        name = event.command or text.command(event, Xlat.RAW)
+        row = self._sums.setdefault(name, _Sum())
+        row.calls += 1
+        row.errors += event.failed
+        row.ns += event.call.duration_ns
+
+    def end(self, counts: Mapping[str, CommandCount], time_ns: int, sequence: int) -> None:
+        rows = sorted(self._sums.items(), key=lambda item: (-item[1].ns, item[0]))
+        total = _Sum(
+            sum(row.calls for _, row in rows),
+            sum(row.errors for _, row in rows),
+            sum(row.ns for _, row in rows),
+        )
+        rule = "------ ----------- ----------- --------- --------- ----------------"
+        lines = ["% time     seconds  usecs/call     calls    errors command", rule]
+        lines += [_summary_row(name, row, total.ns) for name, row in rows]
+        lines += [rule, _summary_row("total", total, total.ns)]
+        self.output.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def _summary_row(name: str, row: _Sum, total_ns: int) -> str:
+    percent = 100 * row.ns / total_ns if total_ns else 0.0
+    per_call = row.ns // 1000 // row.calls if row.calls else 0
+    errors = str(row.errors or "")
+    return f"{percent:6.2f} {row.ns / _SECOND:11.6f} {per_call:11} {row.calls:9} {errors:>9} {name}"
+
+
+def sinks_for(config: Config, output: Output, origin: Origin) -> list[Sink]:
+    """What the options ask for."""
+    style = TextStyle.of(config, terminal=output.is_terminal)
+    if config.format == "json":
+        return [JsonSink(output, origin, style if config.message else None)]
+    sinks: list[Sink] = []
+    if config.summary != "only":
+        sinks.append(TextSink(output, style))
+    if config.summary != "none":
+        sinks.append(SummarySink(output))
+    return sinks
+
+
+def say(message: str) -> None:
+    """One line for the person at the terminal, on standard error."""
+    try:
+        sys.stderr.write(f"bpfsnoop: {message}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody is there to read it

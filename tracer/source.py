@@ -1,0 +1,170 @@
+"""Where calls come from: the running kernel, or a recording of one."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, Final, NamedTuple, Protocol
+
+from ..events.call import Call, CommandCount
+from ..events.ecs import Origin
+from ..events.errors import RecordingError, WireError
+from ..events.wire import parse
+from . import recording
+from .program import Program
+from .recording import Header, Recorder, Recording, Writer, kernel_release
+from .watch import Watch
+
+PROBE: Final = "tracepoint"
+"""The probe plan of this version."""
+
+_BATCH_BYTES: Final = 1 << 20
+_REPLAY_BATCH: Final = 4096
+_CLOCK_TOLERANCE_NS: Final = 1_000_000
+
+
+class Batch(NamedTuple):
+    calls: list[Call]
+    clock_offset_ns: int
+    """Wall-clock time minus boot time, for all of them."""
+
+
+class End(NamedTuple):
+    """How a source ended."""
+
+    counts: Mapping[int, CommandCount]
+    """What was seen and lost of each command slot."""
+    time_ns: int
+    """When, ns since the epoch."""
+    problem: str = ""
+    """One sentence on why it was over early."""
+
+
+class Source(Protocol):
+    """An iterator of calls that counts its losses."""
+
+    origin: Origin
+    kernel_names: Mapping[str, Mapping[int, str]]
+
+    def batches(self) -> Iterator[Batch]:
+        """Calls in the order in which they returned, until it is over."""
+
+    def finish(self) -> None:
+        """Enough: what still comes may be ignored."""
+
+    def end(self) -> "End":
+        """To be asked for when it is over."""
+
+
+class Live:
+    """Calls of this host, as they happen.
+
+    :param watch: decides when it is over.
+    :param record: where to keep the raw records, or None.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        kernel_names: Mapping[str, Mapping[int, str]],
+        watch: Watch,
+        record: Writer | None,
+    ) -> None:
+        self.origin = Origin(os.uname().nodename, _machine_id(), PROBE)
+        self.kernel_names = kernel_names
+        self._program = program
+        self._watch = watch
+        self._clock_offset_ns = _clock_offset_ns()
+        self._recorder = self._start_recording(record) if record else None
+        self._end = End({}, 0)
+
+    def batches(self) -> Iterator[Batch]:
+        while not self._watch.over:
+            self._watch.wait()
+            yield self._batch(self._program.ring.drain(_BATCH_BYTES))
+        self._program.stop()
+        while records := self._program.ring.drain(_BATCH_BYTES):
+            yield self._batch(records)
+        self._end = End(self._program.counts(), time.time_ns())
+        if self._recorder:
+            self._recorder.end(self._end.counts, self._end.time_ns)
+
+    def finish(self) -> None:
+        self._watch.finish()
+
+    def end(self) -> End:
+        return self._end
+
+    def _batch(self, records: list[bytes]) -> Batch:
+        offset = _clock_offset_ns()
+        if abs(offset - self._clock_offset_ns) > _CLOCK_TOLERANCE_NS:
+            self._clock_offset_ns = offset
+            if self._recorder:
+                self._recorder.clock(offset)
+        if self._recorder:
+            self._recorder.calls(records)
+        return Batch([parse(record) for record in records], self._clock_offset_ns)
+
+    def _start_recording(self, file: Writer) -> Recorder:
+        origin = self.origin
+        header = Header(
+            kernel_release(), origin.hostname, origin.host_id, origin.probe, self.kernel_names
+        )
+        recorder = Recorder(file, header)
+        recorder.clock(self._clock_offset_ns)
+        return recorder
+
+
+class Replay:
+    """Calls of a recording.
+
+    :raises RecordingError: it is not one that can be read.
+    """
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._recording = Recording(file, path)
+        self._path = path
+        header = self._recording.header
+        self.origin = Origin(header.hostname, header.host_id, header.probe)
+        self.kernel_names = header.kernel_names
+        self._finished = False
+        self._end = End({}, 0)
+
+    def batches(self) -> Iterator[Batch]:
+        calls: list[Call] = []
+        offset = 0
+        try:
+            for kind, payload in self._recording.frames():
+                if kind == recording.CALL and not self._finished:
+                    calls.append(parse(payload))
+                elif kind == recording.CLOCK:
+                    yield Batch(calls, offset)
+                    calls, offset = [], recording.parse_clock(payload)
+                elif kind == recording.END:
+                    counts, time_ns = recording.parse_end(payload)
+                    self._end = End(counts, time_ns)
+                if len(calls) >= _REPLAY_BATCH:
+                    yield Batch(calls, offset)
+                    calls = []
+        except RecordingError as error:
+            self._end = End({}, 0, str(error))
+        except WireError as error:
+            self._end = End({}, 0, f"{self._path}: {error}")
+        yield Batch(calls, offset)
+
+    def finish(self) -> None:
+        self._finished = True
+
+    def end(self) -> End:
+        return self._end
+
+
+def _clock_offset_ns() -> int:
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _machine_id() -> str:
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read(64).strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,126 @@
+"""Sleeping until there is something to do, and knowing when it is over."""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Final, Self
+
+_FAMILY_POLL_S: Final = 0.2
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Watch:
+    """Waits for a descriptor to become readable, for signals, processes and time.
+
+    Signals do not interrupt anything: they are noticed in :meth:`wait`, so that no
+    line is ever cut in two. Use as a context manager; it puts the handlers back.
+
+    :param fd: the one whose readiness ends :meth:`wait`, such as a ring.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.over = False
+        self._deadline: float | None = None
+        self._actions: dict[int, Callable[[], None]] = {}
+        self._family: Callable[[], bool] | None = None
+        self._on_signal: Callable[[int], None] = lambda number: self.finish()
+        self._signals = 0
+        self._poll = select.epoll()
+        self._poll.register(fd, select.EPOLLIN)
+        self._wakeup, self._wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._wakeup, select.EPOLLIN)
+        self._actions[self._wakeup] = self._signalled
+
+    def __enter__(self) -> Self:
+        self._old_wakeup = signal.set_wakeup_fd(self._wakeup_end, warn_on_full_buffer=False)
+        self._old_handlers = {number: signal.signal(number, _noticed) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_wakeup)
+        self._poll.close()
+        os.close(self._wakeup)
+        os.close(self._wakeup_end)
+
+    def finish(self) -> None:
+        self.over = True
+
+    def on_signal(self, action: Callable[[int], None]) -> None:
+        """What the first SIGINT, SIGTERM or SIGHUP does instead; the second still ends it."""
+        self._on_signal = action
+
+    def until(self, seconds: float) -> None:
+        """It is over this long from now."""
+        self._deadline = time.monotonic() + seconds
+
+    def while_alive(
+        self,
+        pidfds: Iterable[int],
+        on_exit: Callable[[int], None],
+        family: Callable[[], bool] | None,
+    ) -> None:
+        """It is over when all of these processes have ended.
+
+        :param on_exit: called with the pidfd of each that ends.
+        :param family: whether anything is left of them when they have ended
+            themselves; None to leave that out.
+        """
+        alive = set(pidfds)
+
+        def ended(pidfd: int) -> None:
+            alive.discard(pidfd)
+            self._poll.unregister(pidfd)
+            del self._actions[pidfd]
+            on_exit(pidfd)
+            if not alive:
+                if family is None:
+                    self.finish()
+                self._family = family
+
+        for pidfd in alive:
+            self._poll.register(pidfd, select.EPOLLIN)
+            self._actions[pidfd] = lambda pidfd=pidfd: ended(pidfd)  # type: ignore[misc]
+
+    def wait(self) -> None:
+        """Returns when the descriptor is readable or something else happened."""
+        for fd, _ in self._poll.poll(self._timeout()):
+            action = self._actions.get(fd)
+            if action:
+                action()
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.finish()
+        if self._family and not self._family():
+            self.finish()
+
+    def _timeout(self) -> float | None:
+        until_deadline = (
+            None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        )
+        if self._family is None:
+            return until_deadline
+        return _FAMILY_POLL_S if until_deadline is None else min(_FAMILY_POLL_S, until_deadline)
+
+    def _signalled(self) -> None:
+        for number in os.read(self._wakeup, 4096):
+            if number not in _SIGNALS:
+                continue
+            self._signals += 1
+            if self._signals == 1:
+                self._on_signal(number)
+            else:
+                self.finish()
+
+
+def _noticed(number: int, frame: object) -> None:
+    # Python runs this between two instructions; the byte in the pipe does the work.
+    pass
