@@ -24,7 +24,7 @@ lint: setup-test
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	MYPYPATH=.venv/src $(VENV)/mypy -p bpfsnoop
-	MYPYPATH=.venv/src:tests $(VENV)/mypy tests bench
+	MYPYPATH=.venv/src:tests:bench $(VENV)/mypy --explicit-package-bases tests bench
 
 test: lint
 	$(VENV)/python -m pytest

@@ -6,7 +6,7 @@ from typing import Final
 from ..events.call import COMMON_ATTRS, Call
 from ..events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, Absence, Event, Trailing
 from ..events.value import Enum, Items
-from ..events.wire import ATTR_MAX
+from ..events.wire import ATTR_MAX, COMMAND_OTHER
 from .layout import Command, nested
 from .table import COMMANDS
 
@@ -39,10 +39,10 @@ class Decoder:
             else COMMANDS
         )
 
-    def command_names(self) -> dict[int, str]:
-        """Every command that has a name, by number."""
+    def slot_names(self) -> dict[int, str]:
+        """The names of the counter slots of :class:`Totals`; ``other`` for the shared one."""
         known = {number: command.name for number, command in self._commands.items()}
-        return known | self._unknown_commands
+        return {**self._unknown_commands, **known, COMMAND_OTHER: "other"}
 
     def decode(self, call: Call) -> Event:
         """What the call was. Any call has an answer; nothing is raised."""

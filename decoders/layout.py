@@ -263,13 +263,12 @@ class Plan:
             shown = next((f for f in fields if f.when is None or f.when(values)), None)
             if shown is None:
                 continue
-            if len(fields) > 1:
-                old, new = _member(shown, old), _member(shown, new)
-            value = new if shown.moment is Moment.EXIT else old
-            changed = new if shown.moment is Moment.BOTH and new != old else None
+            passed, now = _member(shown, old), _member(shown, new)
+            value = now if shown.moment is Moment.EXIT else passed
+            changed = now if shown.moment is Moment.BOTH and now != passed else None
             items.append(Item(shown.name, shown.kind, value, changed))
-            if shown.moment is Moment.REPLY and new != old:
-                reply.append(Item(shown.name, shown.kind, new))
+            if shown.moment is Moment.REPLY and now != passed:
+                reply.append(Item(shown.name, shown.kind, now))
         return tuple(items), tuple(reply)
 
 

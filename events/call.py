@@ -1,5 +1,6 @@
 """One bpf(2) call as the kernel saw it: raw, no opinion."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 COMMON_ATTRS = 1 << 16
@@ -55,3 +56,29 @@ class CommandCount(NamedTuple):
 
     seen: int
     lost: int
+
+
+class Totals(NamedTuple):
+    """What a run saw, and what of it did not arrive."""
+
+    counts: Mapping[int, CommandCount]
+    """By counter slot: the command's number, or ``COMMAND_OTHER`` of events/wire.h."""
+    missed_runs: int
+    """Times that the kernel passed a probe without running it, each perhaps a lost call."""
+    unfollowed: int
+    """Children of traced processes that were to be followed but found no room."""
+    time_ns: int
+    """When this was counted, ns since the epoch."""
+
+    @property
+    def seen(self) -> int:
+        return sum(count.seen for count in self.counts.values())
+
+    @property
+    def lost(self) -> int:
+        return sum(count.lost for count in self.counts.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing as far as anybody knows."""
+        return not (self.lost or self.missed_runs or self.unfollowed)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import orjson
 
-from .call import CommandCount
+from .call import Totals
 from .event import Event
 from .text import errno_name
 from .value import JSON, items_document, printable
@@ -131,15 +131,14 @@ def event_document(
 
 
 def loss_document(
-    counts: Mapping[str, CommandCount], origin: Origin, *, time_ns: int, sequence: int
+    totals: Totals, names: Mapping[int, str], origin: Origin, *, sequence: int
 ) -> Document:
     """The closing record of a stream: what was seen and what of it did not arrive.
 
-    :param counts: by command name, as in ``bpf.cmd``.
+    :param names: of the counter slots, as in ``bpf.cmd``.
     """
-    lost = sum(count.lost for count in counts.values())
     return {
-        "@timestamp": timestamp(time_ns),
+        "@timestamp": timestamp(totals.time_ns),
         "ecs": {"version": ECS_VERSION},
         "event": {
             "kind": "metric",
@@ -148,18 +147,20 @@ def loss_document(
             "action": "loss",
             "category": ["host"],
             "type": ["info"],
-            "outcome": "failure" if lost else "success",
+            "outcome": "success" if totals.complete else "failure",
             "sequence": sequence,
         },
         "host": _host(origin),
         "bpf": {
             "probe": origin.probe,
             "loss": {
-                "seen": sum(count.seen for count in counts.values()),
-                "lost": lost,
+                "seen": totals.seen,
+                "lost": totals.lost,
+                "missed_runs": totals.missed_runs,
+                "unfollowed": totals.unfollowed,
                 "commands": [
-                    {"cmd": name, "seen": count.seen, "lost": count.lost}
-                    for name, count in counts.items()
+                    {"cmd": names.get(slot) or hex(slot), "seen": count.seen, "lost": count.lost}
+                    for slot, count in totals.counts.items()
                 ],
             },
         },

@@ -27,6 +27,7 @@ _MAGIC: Final = 0xEB9F
 _TYPE: Final = Struct("=III")  # name_off, info, size
 _ENUMERATOR: Final = Struct("=Ii")  # name_off, val
 _KIND_ENUM: Final = 6
+_ENUM_SIZE: Final = 4  # bytes; a wider one is another kind
 _MAX_ENUMERATORS: Final = 4096
 
 
@@ -69,7 +70,7 @@ class Btf:
         count = info & 0xFFFF
         kind = info >> 24 & 0x1F
         end = at + _TYPE.size + count * _ENUMERATOR.size
-        if kind != _KIND_ENUM or size != 4 or not 0 < count <= _MAX_ENUMERATORS:
+        if kind != _KIND_ENUM or size != _ENUM_SIZE or not 0 < count <= _MAX_ENUMERATORS:
             return {}
         if end > len(self._types):
             return {}

@@ -3,14 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import metadata
 from typing import Final
 
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
 from . import btf, loader, privilege
-from .command import TracedCommand
+from .command import TracedCommand, find_program
 from .config import Config, add_options, configured
 from .pipeline import Outcome, run
 from .program import KernelFilter, Program
@@ -107,57 +107,66 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
 
 
 def _trace_live(options: Config, command_argv: list[str] | None) -> int:
+    # What can be wrong is found out first: nothing is begun that cannot go on.
     if options.follow and not options.pids:
         raise UsageError([Mistake(
             "-f follows the children of the processes that -p names: add -p PID"
             " (without -p all processes are traced, with -- CMD its children are)"
         )])  # fmt: skip
     commands = command_set(options.events, _commands_of_this_kernel)
+    path = find_program(command_argv[0]) if command_argv else ""
     privilege.require()
     with ExitStack() as stack:
         pidfds = {_pidfd(pid, stack): pid for pid in options.pids}
         outputs = _open_outputs(options, stack)
-        follow = options.follow or command_argv is not None
-        loaded = _loaded(options, follow)
+        loaded = _loaded(options, follow=options.follow or bool(command_argv))
         program = Program(loaded, options.ring_size)
         stack.callback(program.close)
-        for warning in loaded.warnings:
-            say(warning)
         watch = stack.enter_context(Watch(program.ring_fd))
-        command = TracedCommand(command_argv) if command_argv else None
+        command = TracedCommand(path, command_argv) if command_argv else None
+        _end_conditions(watch, program, options, pidfds, command)
         program.start(_kernel_filter(options, commands, command))
         for output in outputs:
             output.begin()
-        _end_conditions(watch, program, options, pidfds, command)
-        source = Live(program, loaded.kernel_names, watch, outputs[1] if outputs[1:] else None)
-        selection = Selection(
-            commands, results=options.results, min_duration_ns=options.min_duration
-        )
-        if not options.quiet and not command:
-            say(_started(options))
+        record = outputs[1] if options.record else None
+        source = Live(program, loaded.kernel_names, watch, record)
         if command:
             command.open_gate()
+        elif not options.quiet:
+            say(_started(options))
         try:
-            outcome = run(
-                source, selection, sinks_for(options, outputs[0], source.origin), outputs[0],
-                max_events=options.max_events,
-            )  # fmt: skip
-            for output in outputs:
-                output.flush()
+            outcome = _run_live(options, source, commands, outputs)
         except BrokenPipeError:
             if command:
                 return command.wait()
             raise
-        return _exit_status(options, outcome, command)
+    return _exit_status(options, outcome, command)
 
 
-def _loaded(options: Config, follow: bool) -> loader.Loaded:
+def _run_live(
+    options: Config, source: Live, commands: CommandSet, outputs: Sequence[Output]
+) -> Outcome:
+    # What the kernel filters by, it has filtered; of the commands that it counts
+    # together, it let all through.
+    selection = Selection(commands, results=options.results, min_duration_ns=options.min_duration)
+    sinks = sinks_for(options, outputs[0], source.origin)
+    outcome = run(source, selection, sinks, outputs[0], max_events=options.max_events)
+    for output in outputs:
+        output.flush()
+    return outcome
+
+
+def _loaded(options: Config, *, follow: bool) -> loader.Loaded:
+    pages = options.ring_size // os.sysconf("SC_PAGESIZE")
     try:
-        return loader.load(ring_pages=options.ring_size // os.sysconf("SC_PAGESIZE"), follow=follow)
+        loaded = loader.load(ring_pages=pages, follow=follow)
     except CannotStart as error:
         if options.verbose and error.detail:
             sys.stderr.write(error.detail)
         raise
+    for warning in loaded.warnings:
+        say(warning)
+    return loaded
 
 
 def _open_outputs(options: Config, stack: ExitStack) -> list[Output]:
@@ -248,22 +257,32 @@ def _exit_status(options: Config, outcome: Outcome, command: TracedCommand | Non
     if outcome.problem:
         say(outcome.problem)
         return _CANNOT
-    if outcome.lost:
-        say(_losses(outcome))
-        if options.strict:
-            return _LOST
-    if command:
-        status = command.exit_status()
-        return _INTERRUPTED if status is None else status
-    return _DONE
+    for sentence in _losses(outcome):
+        say(sentence)
+    if options.strict and not outcome.totals.complete:
+        return _LOST
+    return command.wait() if command else _DONE
 
 
-def _losses(outcome: Outcome) -> str:
-    each = ", ".join(f"{name} {count.lost}" for name, count in outcome.counts.items() if count.lost)
-    return (
-        f"lost {outcome.lost} of {outcome.seen} calls ({each}):"
-        " narrow the filter or give a larger --ring-size"
-    )
+def _losses(outcome: Outcome) -> Iterator[str]:
+    totals = outcome.totals
+    if totals.lost:
+        each = ", ".join(
+            f"{outcome.names.get(slot, slot)} {count.lost}"
+            for slot, count in totals.counts.items()
+            if count.lost
+        )
+        yield (
+            f"lost {totals.lost} of {totals.seen} calls ({each}):"
+            " narrow the filter or give a larger --ring-size"
+        )
+    if totals.missed_runs:
+        yield (
+            f"the kernel left out {totals.missed_runs} runs of a probe, each perhaps a lost"
+            " call: another tracing program was running on that CPU"
+        )
+    if totals.unfollowed:
+        yield f"{totals.unfollowed} children were not traced: more than there is room for"
 
 
 def _replay(argv: Sequence[str]) -> int:

@@ -11,16 +11,24 @@ _NOT_EXECUTABLE = 126
 _SHELL_SIGNAL_BASE = 128
 
 
-class TracedCommand:
-    """``-- CMD ARGS``: a child that waits at a gate before it becomes CMD.
+def find_program(name: str) -> str:
+    """The path that a shell would run.
 
     :raises CannotStart: there is no such program.
     """
+    path = shutil.which(name)
+    if path is None:
+        raise CannotStart(f"cannot find a program named {name!r} to run: give its path")
+    return path
 
-    def __init__(self, argv: list[str]) -> None:
-        path = shutil.which(argv[0])
-        if path is None:
-            raise CannotStart(f"cannot find a program named {argv[0]!r} to run: give its path")
+
+class TracedCommand:
+    """``-- CMD ARGS``: a child that waits at a gate before it becomes CMD.
+
+    If the tracer ends before it opens the gate, so does the child.
+    """
+
+    def __init__(self, path: str, argv: list[str]) -> None:
         gate, self._gate_end = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -49,13 +57,6 @@ class TracedCommand:
         :returns: its exit status, as a shell reports it.
         """
         return _shell_status(os.waitpid(self.pid, 0)[1])
-
-    def exit_status(self) -> int | None:
-        """As a shell reports it; None while it runs."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if pid == 0:
-            return None
-        return _shell_status(status)
 
 
 def _shell_status(status: int) -> int:

@@ -30,7 +30,7 @@ _WIRE: Final = ROOT / "events"
 _ARGUMENT_OFFSETS: Final = {"x86_64": (56, 72), "aarch64": (24, 32)}
 _TASK_PT_REGS: Final = 175  # BPF_FUNC_task_pt_regs, since Linux 5.15
 
-MAPS: Final = ("config", "pids", "uids", "comms", "counts", "calls")
+MAPS: Final = ("config", "pids", "uids", "comms", "counts", "calls", "unfollowed")
 """The maps of the C source that user space works with."""
 
 _TRACEFS: Final = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
@@ -49,7 +49,7 @@ class Loaded(NamedTuple):
     """What the child hands over."""
 
     fds: Mapping[str, int]
-    """Maps by their name in the C source, attachments as ``attached:CATEGORY:EVENT``."""
+    """Maps by their name in the C source, ``program:NAME``, ``attached:CATEGORY:EVENT``."""
     kernel_names: Mapping[str, Mapping[int, str]]
     warnings: list[str]
     """What is missing here though tracing works."""
@@ -128,6 +128,7 @@ def _compile_and_attach(ring_pages: int, follow: bool) -> tuple[dict[str, Any], 
     except Exception as error:
         raise CannotStart(_translated(str(error))) from error
     fds = {name: program[name].map_fd for name in MAPS}
+    fds |= {f"program:{name.decode()}": function.fd for name, function in program.funcs.items()}
     fds |= {f"attached:{name.decode()}": fd for name, fd in program.tracepoint_fds.items()}
     answer = {"fds": list(fds), "kernel_names": names, "warnings": warnings}
     return answer, list(fds.values())

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..decoders.decode import Decoder
-from ..events.call import CommandCount
-from ..events.wire import COMMAND_OTHER
+from ..events.call import Totals
 from .selection import Selection
 from .sinks import Output, Sink
 from .source import Source
@@ -14,20 +13,11 @@ from .source import Source
 class Outcome(NamedTuple):
     """What became of a run."""
 
-    shown: int
-    """Events that went to the sinks."""
-    counts: Mapping[str, CommandCount]
-    """By command name."""
+    totals: Totals
+    names: Mapping[int, str]
+    """Of the counter slots in ``totals``."""
     problem: str
     """One sentence on why the source was over early; mostly empty."""
-
-    @property
-    def lost(self) -> int:
-        return sum(count.lost for count in self.counts.values())
-
-    @property
-    def seen(self) -> int:
-        return sum(count.seen for count in self.counts.values())
 
 
 def run(
@@ -60,17 +50,8 @@ def run(
         if max_events and shown == max_events:
             source.finish()
     end = source.end()
-    counts = _by_name(end.counts, decoder.command_names())
+    names = decoder.slot_names()
     for sink in sinks:
-        sink.end(counts, end.time_ns, shown + 1)
+        sink.end(end.totals, names, shown + 1)
     output.flush()
-    return Outcome(shown, counts, end.problem)
-
-
-def _by_name(
-    counts: Mapping[int, CommandCount], names: Mapping[int, str]
-) -> dict[str, CommandCount]:
-    return {
-        "other" if slot == COMMAND_OTHER else names.get(slot, hex(slot)): count
-        for slot, count in counts.items()
-    }
+    return Outcome(end.totals, names, end.problem)

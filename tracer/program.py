@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from ..events.call import CommandCount
+from ..events.call import Totals
 from ..events.wire import (
     CALL_COUNT,
     COMM_LEN,
@@ -19,11 +19,12 @@ from ..events.wire import (
     TRACER_CONFIG,
     parse_counts,
 )
-from .bpfmap import BpfMap
 from .loader import Loaded
+from .own import BpfMap, missed_runs
 from .ring import Ring
 
 _U32: Final = Struct("=I")
+_U64: Final = Struct("=Q")
 _KEY_0: Final = _U32.pack(0)
 _SET: Final = b"\1"
 ALL_SLOTS: Final = (1 << COMMAND_SLOTS) - 1
@@ -59,6 +60,7 @@ class Program:
         self._uids = BpfMap(self._fds["uids"], 4, 1)
         self._comms = BpfMap(self._fds["comms"], COMM_LEN, 1)
         self._counts = BpfMap(self._fds["counts"], 4, cpus * CALL_COUNT.size)
+        self._unfollowed = BpfMap(self._fds["unfollowed"], 4, cpus * _U64.size)
         self.ring_fd = self._fds["calls"]
         self.ring = Ring(self.ring_fd, ring_size)
 
@@ -92,14 +94,21 @@ class Program:
         """Whether any process is left that the filter names, children included."""
         return next(iter(self._pids), None) is not None
 
-    def counts(self) -> dict[int, CommandCount]:
-        """By command slot, those that saw any call."""
-        found = {}
-        for slot in range(COMMAND_SLOTS):
-            count = parse_counts(self._counts[_U32.pack(slot)])
-            if count.seen:
-                found[slot] = count
-        return found
+    def totals(self, time_ns: int) -> Totals:
+        """What was seen and lost so far.
+
+        :param time_ns: now, ns since the epoch.
+        """
+        counts = {
+            slot: parse_counts(self._counts[_U32.pack(slot)]) for slot in range(COMMAND_SLOTS)
+        }
+        programs = [fd for name, fd in self._fds.items() if name.startswith("program:")]
+        return Totals(
+            counts={slot: count for slot, count in counts.items() if count.seen},
+            missed_runs=sum(map(missed_runs, programs)),
+            unfollowed=sum(number for (number,) in _U64.iter_unpack(self._unfollowed[_KEY_0])),
+            time_ns=time_ns,
+        )
 
     def close(self) -> None:
         """Detaches and frees everything."""

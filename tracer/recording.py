@@ -17,7 +17,7 @@ from struct import Struct
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 from zlib import crc32
 
-from ..events.call import CommandCount
+from ..events.call import CommandCount, Totals
 from ..events.errors import RecordingError
 from ..events.wire import WIRE_VERSION
 
@@ -62,9 +62,8 @@ class Recorder:
         for record in records:
             self._frame(CALL, record)
 
-    def end(self, counts: Mapping[int, CommandCount], time_ns: int) -> None:
-        """:param time_ns: when the run ended, ns since the epoch."""
-        self._frame(END, json.dumps({"counts": counts, "time_ns": time_ns}).encode())
+    def end(self, totals: Totals) -> None:
+        self._frame(END, json.dumps(totals._asdict()).encode())
 
     def _frame(self, kind: bytes, payload: bytes) -> None:
         self._file.write(_FRAME.pack(kind[0], len(payload), crc32(payload, kind[0])))
@@ -169,16 +168,16 @@ def parse_clock(payload: bytes) -> int:
     return offset
 
 
-def parse_end(payload: bytes) -> tuple[dict[int, CommandCount], int]:
-    """The counters of an END frame, by command slot, and when the run ended.
+def parse_end(payload: bytes) -> Totals:
+    """What an END frame says.
 
     :raises RecordingError: it is not one.
     """
     try:
         end = json.loads(payload)
         counts = {int(slot): CommandCount(int(seen), int(lost))
-                  for slot, (seen, lost) in end["counts"].items()}  # fmt: skip
-        return counts, int(end["time_ns"])
+                  for slot, (seen, lost) in end.pop("counts").items()}  # fmt: skip
+        return Totals(counts, **{name: int(number) for name, number in end.items()})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RecordingError("an end record that makes no sense") from error
 

@@ -15,8 +15,9 @@ class Ring:
 
     The kernel maps three things one behind the other: a page with the consumer's
     position, which we write; a page with the producer's; and the data, twice, so
-    that a record that wraps around can be read in one piece. A record whose busy
-    bit is clear is complete: the kernel clears it last.
+    that a record that wraps around can be read in one piece. We map the data once,
+    since both copies count as memory of ours, and put such a record together. A
+    record whose busy bit is clear is complete: the kernel clears it last.
 
     :param fd: of the map, which stays the caller's.
     :param size: ``max_entries`` of the map, bytes.
@@ -26,26 +27,28 @@ class Ring:
         page = mmap.PAGESIZE
         self._mask = size - 1
         self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED)
-        self._producer = mmap.mmap(
-            fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
-        )
+        self._producer = mmap.mmap(fd, page + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self._position = _POSITION.unpack_from(self._consumer)[0]
 
     def drain(self, limit: int) -> list[bytes]:
         """The records that are complete, oldest first, about ``limit`` bytes at most."""
         records: list[bytes] = []
-        pages, mask, base = self._producer, self._mask, mmap.PAGESIZE
+        pages, base = self._producer, mmap.PAGESIZE
+        mask, wrap = self._mask, base + self._mask + 1
         header = _HEADER.unpack_from
         position = self._position
         end = min(_POSITION.unpack_from(pages)[0], position + limit)
         while position < end:
-            start = base + (position & mask)
+            start = base + (position & mask)  # a header never wraps around: both are 8-aligned
             length = header(pages, start)[0]
             if length & _BUSY:
                 break
             start += _HEADER.size
             if not length & _DISCARD:
-                records.append(pages[start : start + length])
+                record = pages[start : start + length]
+                if start + length > wrap:
+                    record += pages[base : base + start + length - wrap]
+                records.append(record)
             length &= ~_DISCARD
             position += (length + _HEADER.size + 7) & ~7
         if position != self._position:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol
 
 from ..events import ecs, text
-from ..events.call import CommandCount
+from ..events.call import Totals
 from ..events.ecs import Origin
 from ..events.errors import OutputError
 from ..events.event import Event
@@ -91,8 +91,11 @@ class Sink(Protocol):
         :param time_ns: when the call began, ns since the epoch.
         """
 
-    def end(self, counts: Mapping[str, CommandCount], time_ns: int, sequence: int) -> None:
-        """The last thing that happens, with what was seen and lost of each command."""
+    def end(self, totals: Totals, names: Mapping[int, str], sequence: int) -> None:
+        """The last thing that happens.
+
+        :param names: of the counter slots in ``totals``.
+        """
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class TextSink:
             leader, call, result = self._colored(leader, call, result, event)
         self._output.write(f"{leader}{call}{padding}{result}\n".encode())
 
-    def end(self, counts: Mapping[str, CommandCount], time_ns: int, sequence: int) -> None:
+    def end(self, totals: Totals, names: Mapping[int, str], sequence: int) -> None:
         pass  # losses are told on standard error
 
     def _leader(self, event: Event, time_ns: int) -> str:
@@ -200,8 +203,8 @@ class JsonSink:
         )
         self._output.write(ecs.json_line(document))
 
-    def end(self, counts: Mapping[str, CommandCount], time_ns: int, sequence: int) -> None:
-        document = ecs.loss_document(counts, self._origin, time_ns=time_ns, sequence=sequence)
+    def end(self, totals: Totals, names: Mapping[int, str], sequence: int) -> None:
+        document = ecs.loss_document(totals, names, self._origin, sequence=sequence)
         self._output.write(ecs.json_line(document))
 
 
@@ -226,7 +229,7 @@ class SummarySink:
         row.errors += event.failed
         row.ns += event.call.duration_ns
 
-    def end(self, counts: Mapping[str, CommandCount], time_ns: int, sequence: int) -> None:
+    def end(self, totals: Totals, names: Mapping[int, str], sequence: int) -> None:
         rows = sorted(self._sums.items(), key=lambda item: (-item[1].ns, item[0]))
         total = _Sum(
             sum(row.calls for _, row in rows),

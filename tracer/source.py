@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
-from ..events.call import Call, CommandCount
+from ..events.call import Call, Totals
 from ..events.ecs import Origin
 from ..events.errors import RecordingError, WireError
+from ..events.value import printable
 from ..events.wire import parse
 from . import recording
 from .program import Program
@@ -17,7 +18,7 @@ from .watch import Watch
 PROBE: Final = "tracepoint"
 """The probe plan of this version."""
 
-_BATCH_BYTES: Final = 1 << 20
+_BATCH_BYTES: Final = 1 << 18
 _REPLAY_BATCH: Final = 4096
 _CLOCK_TOLERANCE_NS: Final = 1_000_000
 
@@ -31,12 +32,12 @@ class Batch(NamedTuple):
 class End(NamedTuple):
     """How a source ended."""
 
-    counts: Mapping[int, CommandCount]
-    """What was seen and lost of each command slot."""
-    time_ns: int
-    """When, ns since the epoch."""
+    totals: Totals
     problem: str = ""
     """One sentence on why it was over early."""
+
+
+_NOTHING: Final = Totals({}, 0, 0, 0)
 
 
 class Source(Protocol):
@@ -69,13 +70,13 @@ class Live:
         watch: Watch,
         record: Writer | None,
     ) -> None:
-        self.origin = Origin(os.uname().nodename, _machine_id(), PROBE)
+        self.origin = Origin(_hostname(), _machine_id(), PROBE)
         self.kernel_names = kernel_names
         self._program = program
         self._watch = watch
         self._clock_offset_ns = _clock_offset_ns()
         self._recorder = self._start_recording(record) if record else None
-        self._end = End({}, 0)
+        self._end = End(_NOTHING)
 
     def batches(self) -> Iterator[Batch]:
         while not self._watch.over:
@@ -84,9 +85,10 @@ class Live:
         self._program.stop()
         while records := self._program.ring.drain(_BATCH_BYTES):
             yield self._batch(records)
-        self._end = End(self._program.counts(), time.time_ns())
+        totals = self._program.totals(time.time_ns())
+        self._end = End(totals)
         if self._recorder:
-            self._recorder.end(self._end.counts, self._end.time_ns)
+            self._recorder.end(totals)
 
     def finish(self) -> None:
         self._watch.finish()
@@ -127,7 +129,7 @@ class Replay:
         self.origin = Origin(header.hostname, header.host_id, header.probe)
         self.kernel_names = header.kernel_names
         self._finished = False
-        self._end = End({}, 0)
+        self._end = End(_NOTHING)
 
     def batches(self) -> Iterator[Batch]:
         calls: list[Call] = []
@@ -140,15 +142,14 @@ class Replay:
                     yield Batch(calls, offset)
                     calls, offset = [], recording.parse_clock(payload)
                 elif kind == recording.END:
-                    counts, time_ns = recording.parse_end(payload)
-                    self._end = End(counts, time_ns)
+                    self._end = End(recording.parse_end(payload))
                 if len(calls) >= _REPLAY_BATCH:
                     yield Batch(calls, offset)
                     calls = []
         except RecordingError as error:
-            self._end = End({}, 0, str(error))
+            self._end = End(_NOTHING, str(error))
         except WireError as error:
-            self._end = End({}, 0, f"{self._path}: {error}")
+            self._end = End(_NOTHING, f"{self._path}: {error}")
         yield Batch(calls, offset)
 
     def finish(self) -> None:
@@ -162,9 +163,13 @@ def _clock_offset_ns() -> int:
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+def _hostname() -> str:
+    return printable(os.fsencode(os.uname().nodename))
+
+
 def _machine_id() -> str:
     try:
-        with open("/etc/machine-id", encoding="ascii") as file:
-            return file.read(64).strip()
-    except (OSError, UnicodeDecodeError):
+        with open("/etc/machine-id", "rb") as file:
+            return printable(file.read(64).strip())
+    except OSError:
         return ""

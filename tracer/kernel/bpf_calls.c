@@ -61,8 +61,11 @@ struct comm {
 	u8 name[COMM_LEN];
 };
 
-/* A few hundred filtered processes are many; children of traced ones are more. */
-#define PIDS_MAX 65536
+/*
+ * All tables are preallocated, as kernels before 6.1 want it of tracing programs:
+ * a few MB together.
+ */
+#define PIDS_MAX 16384
 #define UIDS_MAX 256
 #define COMMS_MAX 256
 
@@ -71,18 +74,21 @@ struct comm {
 #define ATTR_REST_MAX 256
 
 BPF_ARRAY(config, struct tracer_config, 1);
-BPF_F_TABLE("hash", u32, u8, pids, PIDS_MAX, BPF_F_NO_PREALLOC);
+BPF_HASH(pids, u32, u8, PIDS_MAX);
 BPF_HASH(uids, u32, u8, UIDS_MAX);
 BPF_HASH(comms, struct comm, u8, COMMS_MAX);
 
 BPF_HASH(open_calls, u64, struct open_call, OPEN_CALLS_MAX);
-BPF_F_TABLE("hash", u64, struct rest, attr_rest, ATTR_REST_MAX, BPF_F_NO_PREALLOC);
+BPF_HASH(attr_rest, u64, struct rest, ATTR_REST_MAX);
 
 BPF_PERCPU_ARRAY(open_drafts, struct open_draft, 1);
 BPF_PERCPU_ARRAY(call_drafts, struct call_draft, 1);
 
 BPF_PERCPU_ARRAY(counts, struct call_count, COMMAND_SLOTS);
 BPF_RINGBUF_OUTPUT(calls, RING_PAGES);
+
+/* Children of traced processes that found no room in pids. */
+BPF_PERCPU_ARRAY(unfollowed, u64, 1);
 
 static __always_inline struct tracer_config *running(void)
 {
@@ -301,8 +307,15 @@ TRACEPOINT_PROBE(task, task_newtask)
 	u32 child = args->pid;
 	u8 *traced = pids.lookup(&parent);
 
-	if (traced && (*traced & TRACE_CHILDREN) && !(args->clone_flags & clone_thread))
-		pids.update(&child, traced);
+	if (!traced || !(*traced & TRACE_CHILDREN) || (args->clone_flags & clone_thread))
+		return 0;
+	if (pids.update(&child, traced)) {
+		int zero = 0;
+		u64 *count = unfollowed.lookup(&zero);
+
+		if (count)
+			(*count)++;
+	}
 	return 0;
 }
 

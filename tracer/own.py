@@ -1,4 +1,4 @@
-"""The tracer's own BPF maps, through bpf(2)."""
+"""The tracer's own BPF maps and programs, through bpf(2)."""
 
 import ctypes
 import errno
@@ -12,9 +12,15 @@ _MAP_LOOKUP_ELEM: Final = 1
 _MAP_UPDATE_ELEM: Final = 2
 _MAP_DELETE_ELEM: Final = 3
 _MAP_GET_NEXT_KEY: Final = 4
+_OBJ_GET_INFO_BY_FD: Final = 15
 
 # map_fd, key, value or next_key, flags
 _ELEM: Final = struct.Struct("=I4xQQQ")
+# bpf_fd, info_len, info
+_INFO: Final = struct.Struct("=IIQ")
+
+_PROG_INFO_SIZE: Final = 256
+_RECURSION_MISSES: Final = struct.Struct("=208xQ")  # in struct bpf_prog_info, since Linux 5.12
 
 
 class BpfMap:
@@ -68,3 +74,14 @@ class BpfMap:
 
 def _address(buffer: "ctypes.Array[ctypes.c_char] | None") -> int:
     return 0 if buffer is None else ctypes.addressof(buffer)
+
+
+def missed_runs(prog_fd: int) -> int:
+    """How often the kernel left out a program because another one was running on that CPU.
+
+    Kernels before 6.7 do not count it for tracepoints and say 0.
+    """
+    info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
+    bpf(_OBJ_GET_INFO_BY_FD, _INFO.pack(prog_fd, len(info), ctypes.addressof(info)))
+    misses: int = _RECURSION_MISSES.unpack_from(info)[0]
+    return misses
