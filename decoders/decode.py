@@ -70,14 +70,14 @@ def _absence(call: Call) -> Absence | None:
 
 def _decoded(command: Command, call: Call) -> Event:
     size = call.size
+    plan = command.layout.plan(size)
     entry, exit_ = call.entry, call.exit
     notes: tuple[str, ...] = ()
     if len(entry) < size:
         entry, notes = exit_, (ATTR_READ_AT_EXIT,)
-    elif len(exit_) < size:
+    elif plan.has_outputs and len(exit_) < size:
         exit_, notes = entry, (OUTPUT_UNREADABLE,)
 
-    plan = command.layout.plan(size)
     raw = plan.unpack(entry)
     final = plan.unpack(exit_) if plan.has_outputs else raw
     items, after = plan.items(raw, final)

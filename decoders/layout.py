@@ -19,7 +19,7 @@ from functools import cached_property
 from struct import Struct as Packing
 from typing import NamedTuple
 
-from ..events.value import Address, Enum, Fd, Item, Items, Kind, Name, Struct
+from ..events.value import Address, Enum, Fd, Item, Items, Kind, Name, Struct, Wide
 
 Values = Mapping[str, int]
 """The fields read so far, raw, by name."""
@@ -86,6 +86,7 @@ class Hole(Row):
 Rows = Sequence[Row | Sequence[Row]]
 
 _UNSIGNED = Kind()
+_WIDE = Wide()
 _ADDRESS = Address()
 _FD = Fd()
 _NAME = Name()
@@ -107,7 +108,7 @@ def s32(name: str, kind: Kind, *, when: Condition | None = None) -> Field:
     return Field(name, S32, kind, when=when)
 
 
-def u64(name: str, kind: Kind = _UNSIGNED, *, moment: Moment = Moment.ENTRY) -> Field:
+def u64(name: str, kind: Kind = _WIDE, *, moment: Moment = Moment.ENTRY) -> Field:
     return Field(name, U64, kind, moment)
 
 

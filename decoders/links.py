@@ -1,6 +1,6 @@
 """Commands on links, and every arm of the union that ends LINK_CREATE."""
 
-from ..events.value import HexNumber, IfIndex, Opaque, Signed
+from ..events.value import Hex, IfIndex, Signed
 from . import uapi
 from .layout import (
     Arm,
@@ -22,7 +22,7 @@ _RELATIVE = [[
         u32("relative_id", when=has("flags", uapi.BPF_F_ID)),
         fd("relative_fd"),
     ),
-    u64("expected_revision", HexNumber()),
+    u64("expected_revision", Hex()),
 ]]  # fmt: skip
 
 _MULTI_COOKIES = pointer("cookies")
@@ -46,8 +46,8 @@ _ARMS = (
     Arm(_cgroup_in_order, _RELATIVE, "cgroup"),
     Arm(_to(uapi.CGROUP), [u32("target_btf_id", when=lambda v: v["target_btf_id"] != 0)]),
     Arm(_to(uapi.ITER), [[pointer("iter_info"), u32("iter_info_len")]]),
-    Arm(_to(uapi.PERF_EVENT), [u64("bpf_cookie", Opaque())], "perf_event"),
-    Arm(_to(uapi.TRACING), [[u32("target_btf_id"), u64("cookie", Opaque())]], "tracing"),
+    Arm(_to(uapi.PERF_EVENT), [u64("bpf_cookie", Hex())], "perf_event"),
+    Arm(_to(uapi.TRACING), [[u32("target_btf_id"), u64("cookie", Hex())]], "tracing"),
     Arm(
         _to(uapi.TRACING_MULTI),
         [[pointer("ids"), _MULTI_COOKIES, u32("cnt")]],

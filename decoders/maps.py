@@ -1,6 +1,6 @@
 """Commands on maps and their elements, as they stand in ``union bpf_attr``."""
 
-from ..events.value import IfIndex, NumaNode, Sentinel
+from ..events.value import IfIndex, NumaNode, Wide
 from . import uapi
 from .layout import U64, Command, Hole, Moment, fd, has, obj_name, pointer, u32, u64
 
@@ -22,7 +22,7 @@ MAP_CREATE = Command(0, "BPF_MAP_CREATE", [
         u32("btf_value_type_id"),
     ],
     u32("btf_vmlinux_value_type_id"),
-    u64("map_extra", Sentinel((1 << 64) - 1, "UINT64_MAX")),
+    u64("map_extra", Wide("UINT64_MAX")),
     fd("value_type_btf_obj_fd"),
     fd("map_token_fd"),
     [

@@ -1,6 +1,6 @@
 """Commands on programs: loading, attaching, running, asking."""
 
-from ..events.value import HexNumber, IfIndex, KernelVersion, Opaque, Signed
+from ..events.value import DecimalFlags, Hex, IfIndex, KernelVersion, Signed
 from . import uapi
 from .layout import (
     Command,
@@ -127,7 +127,7 @@ PROG_QUERY = Command(16, "BPF_PROG_QUERY", [
     [
         pointer("link_ids"),
         pointer("link_attach_flags"),
-        u64("revision", HexNumber(), moment=Moment.EXIT),
+        u64("revision", Hex(), moment=Moment.EXIT),
     ],
 ], wrapper="query")  # fmt: skip
 
@@ -137,19 +137,19 @@ RAW_TRACEPOINT_OPEN = Command(17, "BPF_RAW_TRACEPOINT_OPEN", [
         fd("prog_fd"),
         Hole(),
     ],
-    u64("cookie", Opaque()),
+    u64("cookie", Hex()),
 ], wrapper="raw_tracepoint")  # fmt: skip
 
 TASK_FD_QUERY = Command(20, "BPF_TASK_FD_QUERY", [[
     s32("pid", Signed()),
     fd("fd"),
-    u32("flags"),
+    u32("flags", DecimalFlags()),
     u32("buf_len", moment=Moment.BOTH),
     pointer("buf"),
     u32("prog_id", moment=Moment.EXIT),
     u32("fd_type", uapi.FD_TYPE, moment=Moment.EXIT),
-    u64("probe_offset", HexNumber(), moment=Moment.EXIT),
-    u64("probe_addr", Opaque(), moment=Moment.EXIT),
+    u64("probe_offset", Hex(), moment=Moment.EXIT),
+    u64("probe_addr", Hex(), moment=Moment.EXIT),
 ]], wrapper="task_fd_query")  # fmt: skip
 
 PROG_BIND_MAP = Command(35, "BPF_PROG_BIND_MAP", [[

@@ -37,6 +37,8 @@ Items = tuple[Item, ...]
 
 JSON = Any
 
+_U64_MAX = (1 << 64) - 1
+
 
 class Kind:
     """Unsigned decimal, the plainest kind and the base of the others."""
@@ -55,41 +57,41 @@ class Signed(Kind):
     schema = {"type": "integer"}
 
 
-class HexNumber(Kind):
-    """A number that people read as bits, such as a revision."""
+class Wide(Kind):
+    """A ``__u64``.
 
-    def text(self, value: int, xlat: Xlat) -> str:
-        return hexadecimal(value)
+    Its document is a hex string: what reads JSON keeps 53 bits of a number, and
+    databases refuse what is above 63, so a caller could get rid of its own event.
 
-
-class Opaque(Kind):
-    """64 bits whose meaning only their owner knows, such as a cookie."""
+    :param ones: what text calls the value of all ones, if it has a name.
+    """
 
     schema = {"type": "string", "pattern": "^0x[0-9a-f]+$"}
 
+    def __init__(self, ones: str = "") -> None:
+        self._ones = ones
+
     def text(self, value: int, xlat: Xlat) -> str:
-        return hexadecimal(value)
+        if self._ones and value == _U64_MAX:
+            return _constant(str(value), self._ones, xlat)
+        return str(value)
 
     def document(self, value: int) -> JSON:
         return hex(value)
 
 
-class Address(Opaque):
+class Hex(Wide):
+    """A ``__u64`` that people read as bits, such as a cookie or a revision."""
+
+    def text(self, value: int, xlat: Xlat) -> str:
+        return hexadecimal(value)
+
+
+class Address(Wide):
     """A pointer into the caller's memory."""
 
     def text(self, value: int, xlat: Xlat) -> str:
         return hex(value) if value else "NULL"
-
-
-class Sentinel(Kind):
-    """An unsigned number of which one value, all ones, has a name."""
-
-    def __init__(self, ones: int, name: str) -> None:
-        self._ones = ones
-        self._name = name
-
-    def text(self, value: int, xlat: Xlat) -> str:
-        return _constant(str(value), self._name, xlat) if value == self._ones else str(value)
 
 
 class NumaNode(Kind):
@@ -211,6 +213,16 @@ class Flags(Kind):
 
     def _known(self, value: int) -> list[int]:
         return [bit for bit in self.names if value & bit]
+
+
+class DecimalFlags(Flags):
+    """Flags of which no bit is defined and which strace shows as a number."""
+
+    def __init__(self) -> None:
+        super().__init__("", {})
+
+    def text(self, value: int, xlat: Xlat) -> str:
+        return str(value)
 
 
 class Name(Kind):

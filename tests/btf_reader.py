@@ -49,21 +49,18 @@ class Btf:
         self._types = [_Type(0, "", 0, 0, False, 0), *self._walk()]
 
     def enum(self, name: str) -> dict[str, int]:
-        """The constants of ``enum name`` by name."""
-        return dict(self._constants(self._find(name, _ENUM)))
+        """The constants of ``enum name`` by name; none if no code of this kernel uses it."""
+        found = self._find(name, _ENUM)
+        return dict(self._constants(found)) if found else {}
 
-    def constants(self) -> dict[str, set[int]]:
-        """Those of all enums, named or not; one name may have several values."""
-        found: dict[str, set[int]] = {}
-        for type_ in self._types:
-            if type_.kind in _ENUMERATOR:
-                for name, value in self._constants(type_):
-                    found.setdefault(name, set()).add(value)
-        return found
+    def enums(self) -> list[dict[str, int]]:
+        """Those of every enum, with a name or without."""
+        return [dict(self._constants(type_)) for type_ in self._types if type_.kind in _ENUMERATOR]
 
     def union(self, name: str) -> dict[str, Member]:
         """Every member by its C path, that of unnamed structs and unions included."""
-        return dict(self._members(self._find(name, _UNION), "", 0))
+        found = self._find(name, _UNION)
+        return dict(self._members(found, "", 0)) if found else {}
 
     def _walk(self) -> Iterator[_Type]:
         at = 0
@@ -78,8 +75,9 @@ class Btf:
     def _string(self, offset: int) -> str:
         return self._strings[offset : self._strings.index(0, offset)].decode()
 
-    def _find(self, name: str, kind: int) -> _Type:
-        return next(type_ for type_ in self._types if (type_.name, type_.kind) == (name, kind))
+    def _find(self, name: str, kind: int) -> _Type | None:
+        wanted = (name, kind)
+        return next((type_ for type_ in self._types if (type_.name, type_.kind) == wanted), None)
 
     def _constants(self, type_: _Type) -> Iterator[tuple[str, int]]:
         packing = _ENUMERATOR[type_.kind]

@@ -1,8 +1,10 @@
 """System calls that Python 3.11 has no binding for."""
 
 import ctypes
+import errno
 import os
 import platform
+from pathlib import PurePath
 from typing import Final
 
 _SYS_BPF: Final = {
@@ -11,7 +13,7 @@ _SYS_BPF: Final = {
 }.get(platform.machine(), 280)  # fmt: skip
 
 _CLONE_NEWNS: Final = 0x00020000
-_MS_REC_SLAVE: Final = 16384 | (1 << 19)
+_MS_SLAVE: Final = 1 << 19
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,13 +27,24 @@ def bpf(cmd: int, attr: bytes) -> int:
     return _checked(_libc.syscall(_SYS_BPF, ctypes.c_long(cmd), buffer, ctypes.c_long(len(attr))))
 
 
-def unshare_mounts() -> None:
-    """Gives this process a mount namespace of its own: what it mounts, nobody else sees.
+def unshare_mounts(target: str) -> None:
+    """Gives this process mounts of its own: what it mounts on target, nobody else sees.
+
+    Whether a mount spreads to other namespaces depends on the mount it is put on,
+    which is the first one on the way from target to the root. (In a chroot that
+    need not be the root.)
 
     :raises OSError: not permitted.
     """
     _checked(_libc.unshare(_CLONE_NEWNS))
-    _checked(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_SLAVE), None))
+    for path in (target, *map(str, PurePath(target).parents)):
+        slave = ctypes.c_ulong(_MS_SLAVE)
+        if _libc.mount(b"none", os.fsencode(path), None, slave, None) == 0:
+            return
+        if ctypes.get_errno() != errno.EINVAL:  # "not a mount point"
+            break
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
 
 
 def mount(fstype: str, target: str) -> None:

@@ -153,7 +153,7 @@ def _provide_tracefs() -> None:
     if any(os.path.isdir(f"{path}/events/syscalls") for path in _TRACEFS):
         return
     try:
-        libc.unshare_mounts()
+        libc.unshare_mounts(_TRACEFS[0])
         libc.mount("tracefs", _TRACEFS[0])
     except OSError as error:
         raise CannotStart(

@@ -1,0 +1,403 @@
+"""Events as documents: what a rule or a SIEM finds in them, and under which name."""
+
+import json
+import re
+
+import pytest
+from bpfsnoop.decoders.decode import Decoder
+from bpfsnoop.events import ecs
+from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
+from bpfsnoop.events.value import JSON
+from bpfsnoop.events.wire import COMMAND_OTHER
+from calls import ATTR_ADDRESS, attr, call_of
+from documents import DECODER, ORIGIN, checked, document_of
+
+FREEZE = attr("i", 3)
+
+
+def attr_of(cmd: int, entry: bytes, exit_: bytes | None = None) -> JSON:
+    return document_of(call_of(cmd, entry, exit_))["bpf"]["attr"]
+
+
+# --- A whole document --------------------------------------------------------------------
+
+
+def test_document_of_a_call_that_succeeded() -> None:
+    event = DECODER.decode(call_of(0, attr("5I", 1, 4, 8, 1024, 1), retval=5))
+    time_ns = 1_785_492_306 * 10**9 + 7
+    document = checked(ecs.event_document(event, ORIGIN, time_ns=time_ns, sequence=42))
+    assert document == {
+        "@timestamp": "2026-07-31T10:05:06.000000007Z",
+        "ecs": {"version": "8.17.0"},
+        "event": {
+            "kind": "event",
+            "module": "bpfsnoop",
+            "dataset": "bpfsnoop.call",
+            "action": "map_create",
+            "category": ["api"],
+            "type": ["creation"],
+            "outcome": "success",
+            "duration": 31_337,
+            "sequence": 42,
+        },
+        "host": {"hostname": "host.example", "id": "0123456789abcdef0123456789abcdef"},
+        "process": {"pid": 1_234, "name": "loader", "thread": {"id": 1_235}},
+        "user": {"id": "1000", "group": {"id": "100"}},
+        "bpf": {
+            "cmd": "BPF_MAP_CREATE",
+            "size": 20,
+            "retval": 5,
+            "via": "syscall",
+            "probe": "tracepoint",
+            "process": {"cgroup_id": 4_242},
+            "attr_address": hex(ATTR_ADDRESS),
+            "attr": {
+                "map_type": "BPF_MAP_TYPE_HASH",
+                "key_size": 4,
+                "value_size": 8,
+                "max_entries": 1024,
+                "map_flags": ["BPF_F_NO_PREALLOC"],
+            },
+        },
+    }
+
+
+def test_message_is_the_line_if_there_is_one() -> None:
+    assert document_of(call_of(22, FREEZE), message="bpf(...) = 0")["message"] == "bpf(...) = 0"
+    assert "message" not in document_of(call_of(22, FREEZE))
+
+
+def test_host_without_a_machine_id_has_no_id() -> None:
+    event = DECODER.decode(call_of(22, FREEZE))
+    origin = ORIGIN._replace(host_id="")
+    document = checked(ecs.event_document(event, origin, time_ns=0, sequence=1))
+    assert document["host"] == {"hostname": "host.example"}
+
+
+@pytest.mark.parametrize(
+    ("retval", "errno"),
+    [
+        (-1, "EPERM"),
+        (-95, "EOPNOTSUPP"),
+        (-524, "ENOTSUPP"),
+        (-512, "ERESTARTSYS"),
+        (-600, "600"),
+        (-5000, "5000"),
+    ],
+)
+def test_failure_has_an_errno(retval: int, errno: str) -> None:
+    document = document_of(call_of(22, FREEZE, retval=retval))
+    assert document["event"]["outcome"] == "failure"
+    assert document["bpf"]["retval"] == retval
+    assert document["bpf"]["errno"] == errno
+
+
+def test_success_has_none() -> None:
+    document = document_of(call_of(22, FREEZE, retval=7))
+    assert document["event"]["outcome"] == "success"
+    assert "errno" not in document["bpf"]
+
+
+@pytest.mark.parametrize(
+    ("cmd", "category", "type_"),
+    [
+        (1, ["api"], ["access"]),
+        (3, ["api"], ["deletion"]),
+        (5, ["api", "driver"], ["start"]),
+        (9, ["api", "driver"], ["end"]),
+        (21, ["api"], ["access", "deletion"]),
+        (28, ["api", "driver"], ["start"]),
+        (39, ["api"], ["access"]),
+    ],
+)
+def test_category_and_type(cmd: int, category: list[str], type_: list[str]) -> None:
+    event = document_of(call_of(cmd, attr("i", 3)))["event"]
+    assert (event["category"], event["type"]) == (category, type_)
+
+
+# --- Times -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "shown"),
+    [
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (1, "1970-01-01T00:00:00.000000001Z"),
+        (999_999_999, "1970-01-01T00:00:00.999999999Z"),
+        (1_000_000_000, "1970-01-01T00:00:01.000000000Z"),
+        (951_782_400 * 10**9, "2000-02-29T00:00:00.000000000Z"),
+        (4_102_444_799_123_456_789, "2099-12-31T23:59:59.123456789Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        ((1 << 64) - 1, "2554-07-21T23:34:33.709551615Z"),
+    ],
+)
+def test_timestamps_are_utc_and_exact_to_the_nanosecond(time_ns: int, shown: str) -> None:
+    assert ecs.timestamp(time_ns) == shown
+
+
+# --- attr --------------------------------------------------------------------------------
+
+
+def test_constants_are_names_and_flags_are_lists() -> None:
+    shown = attr_of(0, attr("5I", 36, 4, 8, 1, 0x8000_0005))
+    assert shown["map_type"] == "0x24"
+    assert shown["map_flags"] == ["BPF_F_NO_PREALLOC", "BPF_F_NUMA_NODE", "0x80000000"]
+    assert attr_of(0, attr("5I", 1, 4, 8, 1, 0))["map_flags"] == []
+    assert attr_of(1, attr("iQQQ", 3, 0, 0, 0))["flags"] == []
+    assert attr_of(33, attr("iI", 3, 5))["flags"] == ["0x5"]
+
+
+def test_numbers_are_numbers_but_those_of_64_bits_are_strings() -> None:
+    shown = attr_of(
+        0, attr("7I16s5IQ", 1, 4, 8, 1, 4, 0, (1 << 32) - 1, b"", 1, *[0] * 4, (1 << 64) - 1)
+    )
+    assert shown["numa_node"] == 0xFFFF_FFFF
+    assert shown["map_ifindex"] == 1
+    assert shown["map_extra"] == "0xffffffffffffffff"
+    assert attr_of(1, attr("iQQ", -1, 0, (1 << 64) - 1)) == {
+        "map_fd": -1,
+        "key": "0x0",
+        "value": "0xffffffffffffffff",
+    }
+    assert attr_of(6, attr("QiIi", 0xCAFE, 3, 0x4000, -100))["path_fd"] == -100
+
+
+def test_kernel_version_is_dotted() -> None:
+    entry = attr("IIQQIIQI", 1, 2, 0, 0, 0, 0, 0, 6 << 16 | 18 << 8 | 44)
+    assert attr_of(5, entry)["kern_version"] == "6.18.44"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"abc\0def", "abc"),
+        (b"sixteen__letters", "sixteen__letters"),
+        (b"cut", "cut"),
+        (b"", ""),
+        (b'say "hi"\\', 'say "hi"\\\\'),
+        (b"\x1b[2J\n\xff", "\\33[2J\\n\\377"),
+    ],
+)
+def test_names_are_whole_and_harmless(name: bytes, shown: str) -> None:
+    entry = attr("7I", *[0] * 7) + (name or b"\0")
+    assert attr_of(0, entry)["map_name"] == shown
+
+
+def test_the_struct_of_the_command_is_left_out_and_its_arm_is_not() -> None:
+    entry = attr("iiII", 3, 0, 42, 0) + attr("IIQQQ", 1, 2, 0xA, 0xB, 0xC)
+    assert attr_of(28, entry) == {
+        "prog_fd": 3,
+        "target_fd": 0,
+        "attach_type": "BPF_TRACE_KPROBE_MULTI",
+        "flags": [],
+        "kprobe_multi": {
+            "flags": ["BPF_F_KPROBE_MULTI_RETURN"],
+            "cnt": 2,
+            "syms": "0xa",
+            "addrs": "0xb",
+            "cookies": "0xc",
+        },
+    }
+    assert attr_of(28, attr("iiIIQI", 3, 0, 28, 0, 0xA, 1))["iter_info"] == "0xa"
+    assert attr_of(34, attr("i", 9)) == {"link_fd": 9}
+
+
+def test_fields_that_were_not_passed_are_absent() -> None:
+    assert attr_of(0, attr("4I", 1, 4, 8, 1)).keys() == {
+        "map_type", "key_size", "value_size", "max_entries",
+    }  # fmt: skip
+    assert "numa_node" not in attr_of(0, attr("7I", 1, 4, 8, 1, 0, 0, 7))
+
+
+def test_what_only_the_kernel_writes_is_in_attr() -> None:
+    document = document_of(call_of(11, attr("II", 5, 0), attr("II", 5, 6)))
+    assert document["bpf"]["attr"] == {"start_id": 5, "next_id": 6}
+    assert "attr_after" not in document["bpf"]
+
+
+@pytest.mark.parametrize(
+    ("cmd", "entry", "exit_", "passed", "after"),
+    [
+        (15, attr("iIQ", 3, 232, 1), attr("iIQ", 3, 228, 1), {"info_len": 232}, {"info_len": 228}),
+        (10, attr("iIII", 3, 0, 14, 64), attr("iIII", 3, 2, 14, 0),
+         {"data_size_out": 64, "retval": 2}, {"data_size_out": 0}),
+        # In text this one stands behind the struct; here it makes no difference.
+        (24, attr("QQQQIi", 0, 1, 2, 3, 1000, 5), attr("QQQQIi", 0, 1, 2, 3, 17, 5),
+         {"count": 1000}, {"count": 17}),
+    ],
+)  # fmt: skip
+def test_what_the_kernel_changed_is_in_attr_after(
+    cmd: int, entry: bytes, exit_: bytes, passed: JSON, after: JSON
+) -> None:
+    bpf = document_of(call_of(cmd, entry, exit_))["bpf"]
+    assert bpf["attr"] | passed == bpf["attr"]
+    assert bpf["attr_after"] == after
+    assert "attr_after" not in document_of(call_of(cmd, entry))["bpf"]
+
+
+def test_bytes_behind_the_last_field() -> None:
+    bpf = document_of(call_of(22, FREEZE + b"\0\xde\xad\0"))["bpf"]
+    assert bpf["attr"] == {"map_fd": 3}
+    assert bpf["attr_trailing"] == {"offset": 4, "hex": "00dead00"}
+    assert "attr_trailing" not in document_of(call_of(22, FREEZE + bytes(8)))["bpf"]
+
+
+# --- What is not there, and why ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "note"),
+    [
+        (call_of(22, size=4, attr_addr=0), "attr_null"),
+        (call_of(22), "attr_empty"),
+        (call_of(22, FREEZE.ljust(4096, b"\0"), size=4097), "attr_oversize"),
+        (call_of(22, b"\3\0\0", size=4), "attr_unreadable"),
+        (call_of(99, FREEZE), "command_unknown"),
+    ],
+)
+def test_an_attr_that_cannot_be_shown_has_a_note(call: Call, note: str) -> None:
+    bpf = document_of(call)["bpf"]
+    assert "attr" not in bpf
+    assert bpf["notes"] == [note]
+    assert bpf["attr_address"] == hex(call.attr_addr)
+    assert bpf["size"] == call.size
+
+
+@pytest.mark.parametrize(
+    ("entry", "exit_", "note"),
+    [
+        (b"", attr("iIQ", 3, 232, 1), "attr_read_at_exit"),
+        (attr("iIQ", 3, 232, 1), b"", "attr_output_unreadable"),
+    ],
+)
+def test_an_attr_that_was_there_for_half_the_call_has_a_note(
+    entry: bytes, exit_: bytes, note: str
+) -> None:
+    bpf = document_of(call_of(15, entry, exit_, size=16))["bpf"]
+    assert bpf["attr"] == {"bpf_fd": 3, "info_len": 232, "info": "0x1"}
+    assert bpf["notes"] == [note]
+
+
+def test_nothing_to_note() -> None:
+    assert "notes" not in document_of(call_of(22, FREEZE))["bpf"]
+
+
+# --- Commands ----------------------------------------------------------------------------
+
+
+def test_unknown_command() -> None:
+    document = document_of(call_of(0xCAFCF00D, FREEZE))
+    assert document["event"]["action"] == "unknown"
+    assert document["bpf"]["cmd"] == "0xcafcf00d"
+
+
+def test_command_that_only_the_kernel_knows() -> None:
+    event = Decoder({"bpf_cmd": {39: "BPF_NEW_COMMAND"}}).decode(call_of(39, FREEZE))
+    document = checked(ecs.event_document(event, ORIGIN, time_ns=0, sequence=1))
+    assert document["event"]["action"] == "new_command"
+    assert document["bpf"]["cmd"] == "BPF_NEW_COMMAND"
+    assert document["bpf"]["notes"] == ["command_unknown"]
+
+
+def test_common_attrs_are_there_if_the_caller_passed_them() -> None:
+    call = call_of(22 | COMMON_ATTRS, FREEZE, common=(0xABAD1DEA, 24))
+    document = document_of(call)
+    assert document["event"]["action"] == "map_freeze"
+    assert document["bpf"]["cmd"] == "BPF_MAP_FREEZE"
+    assert document["bpf"]["common_attrs"] == {"address": "0xabad1dea", "size": 24}
+    null = document_of(call_of(22 | COMMON_ATTRS, FREEZE))
+    assert null["bpf"]["common_attrs"] == {"address": "0x0", "size": 0}
+    assert "common_attrs" not in document_of(call_of(22, FREEZE))["bpf"]
+
+
+# --- Names that a process gave itself ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("comm", "name"),
+    [
+        (b"bpftool", "bpftool"),
+        (b"", ""),
+        (b"my prog", "my prog"),
+        (b"\x1b]0;owned\x07", "\\33]0;owned\\7"),
+        (b"\x9b31mred", "\\23331mred"),
+        (b'a"}\n{"b":1', 'a"}\\n{"b":1'),
+        (b"\xff\xfe\xc3\x28", "\\377\\376\\303("),
+        ("naïve".encode(), "na\\303\\257ve"),
+        (b"\x7f\x80\x9f\xa0", "\\177\\200\\237\\240"),
+        (b"back\\slash", "back\\\\slash"),
+    ],
+)
+def test_a_hostile_name_is_spelled_out(comm: bytes, name: str) -> None:
+    call = call_of(22, FREEZE, comm=comm)
+    assert document_of(call)["process"]["name"] == name
+    event = DECODER.decode(call)
+    line = ecs.json_line(ecs.event_document(event, ORIGIN, time_ns=0, sequence=1))
+    assert re.fullmatch(rb"[ -~]+\n", line)
+
+
+def test_a_document_is_one_line_of_json() -> None:
+    event = DECODER.decode(call_of(22, FREEZE))
+    document = ecs.event_document(event, ORIGIN, time_ns=0, sequence=1)
+    line = ecs.json_line(document)
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == document
+
+
+# --- The closing record ------------------------------------------------------------------
+
+
+def test_loss_is_counted_by_command_and_in_all() -> None:
+    counts = {2: CommandCount(1000, 17), 5: CommandCount(3, 0), 39: CommandCount(4, 0)}
+    counts[COMMAND_OTHER] = CommandCount(1, 1)
+    totals = Totals(counts, missed_runs=2, unfollowed=1, time_ns=5)
+    document = checked(ecs.loss_document(totals, DECODER.slot_names(), ORIGIN, sequence=99))
+    assert document == {
+        "@timestamp": "1970-01-01T00:00:00.000000005Z",
+        "ecs": {"version": "8.17.0"},
+        "event": {
+            "kind": "metric",
+            "module": "bpfsnoop",
+            "dataset": "bpfsnoop.loss",
+            "action": "loss",
+            "category": ["host"],
+            "type": ["info"],
+            "outcome": "failure",
+            "sequence": 99,
+        },
+        "host": {"hostname": "host.example", "id": "0123456789abcdef0123456789abcdef"},
+        "bpf": {
+            "probe": "tracepoint",
+            "loss": {
+                "seen": 1008,
+                "lost": 18,
+                "missed_runs": 2,
+                "unfollowed": 1,
+                "commands": [
+                    {"cmd": "BPF_MAP_UPDATE_ELEM", "seen": 1000, "lost": 17},
+                    {"cmd": "BPF_PROG_LOAD", "seen": 3, "lost": 0},
+                    {"cmd": "0x27", "seen": 4, "lost": 0},
+                    {"cmd": "other", "seen": 1, "lost": 1},
+                ],
+            },
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("counts", "missed_runs", "unfollowed", "outcome"),
+    [
+        ({}, 0, 0, "success"),
+        ({0: CommandCount(3, 0)}, 0, 0, "success"),
+        ({0: CommandCount(3, 1)}, 0, 0, "failure"),
+        ({}, 1, 0, "failure"),
+        ({}, 0, 1, "failure"),
+    ],
+)
+def test_any_kind_of_loss_is_a_failure(
+    counts: dict[int, CommandCount], missed_runs: int, unfollowed: int, outcome: str
+) -> None:
+    totals = Totals(counts, missed_runs, unfollowed, time_ns=0)
+    document = checked(ecs.loss_document(totals, {}, ORIGIN, sequence=1))
+    assert document["event"]["outcome"] == outcome

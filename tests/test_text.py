@@ -1,0 +1,513 @@
+"""The line for people: strace's spelling, for every command and at every edge.
+
+``golden`` has a line of each command. The rows here are about what is special:
+structs that are cut short, names, errors, other ways to show constants, what the
+kernel wrote. Like those, they are strace's lines unless a comment says otherwise.
+"""
+
+import re
+
+import pytest
+from bpfsnoop.decoders.decode import Decoder
+from bpfsnoop.decoders.links import LINK_CREATE
+from bpfsnoop.decoders.table import COMMANDS
+from bpfsnoop.events import text
+from bpfsnoop.events.call import COMMON_ATTRS, Call
+from bpfsnoop.events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE
+from bpfsnoop.events.value import Xlat, escape, printable
+from bpfsnoop.events.wire import COMMAND_OTHER
+from calls import ATTR_ADDRESS, attr, call_of
+from golden import ROWS, Row
+
+PAGE = 4096
+ADDRESS = hex(ATTR_ADDRESS)
+
+DECODER = Decoder()
+
+
+def line_of(call: Call, xlat: Xlat = Xlat.ABBREV, *, verbose: bool = False) -> str:
+    event = DECODER.decode(call)
+    return f"{text.call(event, xlat, verbose=verbose)} = {text.result(event)}"
+
+
+every_row = pytest.mark.parametrize("row", ROWS, ids=str)
+
+
+# --- Every command -----------------------------------------------------------------------
+
+
+def test_every_command_has_a_row() -> None:
+    assert {row.cmd for row in ROWS} == set(COMMANDS)
+    assert {row.cmd: row.command for row in ROWS} == {
+        number: command.name for number, command in COMMANDS.items()
+    }
+
+
+def test_every_arm_of_link_create_has_a_row() -> None:
+    shown = " ".join(row.shown for row in ROWS if row.cmd == LINK_CREATE.number)
+    for arm in LINK_CREATE.arms:
+        assert not arm.name or f", {arm.name}={{" in shown
+    assert ", iter_info=" in shown
+    assert ", target_btf_id=" in shown
+
+
+@every_row
+def test_line(row: Row) -> None:
+    assert line_of(call_of(row.cmd, row.attr)) == row.line
+    assert line_of(call_of(row.cmd, row.attr), verbose=True) == row.line
+
+
+# --- The edges of attr -------------------------------------------------------------------
+
+
+@every_row
+def test_null_attr_shows_as_null(row: Row) -> None:
+    call = call_of(row.cmd, size=len(row.attr), attr_addr=0)
+    assert line_of(call) == f"bpf({row.command}, NULL, {len(row.attr)}) = 0"
+
+
+@every_row
+def test_size_zero_shows_the_address(row: Row) -> None:
+    assert line_of(call_of(row.cmd)) == f"bpf({row.command}, {ADDRESS}, 0) = 0"
+
+
+@every_row
+def test_attr_that_ends_in_unmapped_memory_shows_the_address(row: Row) -> None:
+    call = call_of(row.cmd, row.attr[:-1], size=len(row.attr))
+    assert line_of(call) == f"bpf({row.command}, {ADDRESS}, {len(row.attr)}) = 0"
+
+
+@every_row
+def test_attr_that_is_mapped_during_the_call_shows_what_it_was_at_exit(row: Row) -> None:
+    call = call_of(row.cmd, row.attr[:-1], row.attr, size=len(row.attr))
+    assert line_of(call) == row.line
+    assert DECODER.decode(call).notes == (ATTR_READ_AT_EXIT,)
+
+
+# Those whose struct the kernel writes into: without its bytes at exit something is missing.
+ROWS_WITH_OUTPUT = {
+    "prog_load", "prog_test_run", "prog_get_next_id", "map_get_next_id", "btf_get_next_id",
+    "link_get_next_id", "obj_get_info_by_fd", "prog_query", "prog_query-of_netdev", "btf_load",
+    "task_fd_query", "map_lookup_batch", "map_lookup_and_delete_batch", "map_update_batch",
+    "map_delete_batch",
+}  # fmt: skip
+
+
+@every_row
+def test_attr_that_is_unmapped_during_the_call_shows_what_it_was_at_entry(row: Row) -> None:
+    call = call_of(row.cmd, row.attr, b"", size=len(row.attr))
+    assert line_of(call) == row.line
+    expected = (OUTPUT_UNREADABLE,) if row.name in ROWS_WITH_OUTPUT else ()
+    assert DECODER.decode(call).notes == expected
+
+
+@every_row
+@pytest.mark.parametrize("more", [1, 8, 200])
+def test_zeros_behind_the_last_field_say_nothing(row: Row, more: int) -> None:
+    call = call_of(row.cmd, row.attr.ljust(len(row.attr) + more, b"\0"))
+    assert line_of(call) == f"bpf({row.command}, {row.shown}, {len(row.attr) + more}) = 0"
+
+
+@every_row
+def test_bytes_behind_the_last_field_show_as_dots_and_with_verbose_in_full(row: Row) -> None:
+    call = call_of(row.cmd, row.attr + b"\0\xde\0")
+    known, size = len(row.attr), len(row.attr) + 3
+    shown = row.shown.removesuffix("}")
+    assert line_of(call) == f"bpf({row.command}, {shown}, ...}}, {size}) = 0"
+    assert line_of(call, verbose=True) == (
+        f'bpf({row.command}, {shown}, extra_data="\\x00\\xde\\x00"'
+        f" /* bytes {known}..{size - 1} */}}, {size}) = 0"
+    )
+
+
+@every_row
+def test_a_page_is_shown_and_a_page_plus_one_is_not(row: Row) -> None:
+    page = row.attr.ljust(PAGE, b"\0")
+    assert line_of(call_of(row.cmd, page)) == f"bpf({row.command}, {row.shown}, 4096) = 0"
+    call = call_of(row.cmd, page, size=PAGE + 1)
+    assert line_of(call) == f"bpf({row.command}, {ADDRESS}, 4097) = 0"
+
+
+# --- Structs that are cut short ----------------------------------------------------------
+
+# Command, how many of its bytes were passed, and what the line shows of them. A
+# field is there if its first byte is (or its group's); what is missing is zero.
+CUTS = (
+    ("map_create", 1, "{map_type=BPF_MAP_TYPE_HASH, key_size=0, value_size=0, max_entries=0}"),
+    ("map_create", 7, "{map_type=BPF_MAP_TYPE_HASH, key_size=4253261, "
+                      "value_size=0, max_entries=0}"),
+    ("map_create", 17, "{…, max_entries=3735941133, "
+                       "map_flags=BPF_F_NUMA_NODE|BPF_F_RDONLY_PROG}"),
+    ("map_create", 20, "{…, map_flags=BPF_F_NUMA_NODE|BPF_F_RDONLY_PROG|BPF_F_RB_OVERWRITE}"),
+    ("map_create", 24, "{…, inner_map_fd=-559038737}"),
+    ("map_create", 25, "{…, inner_map_fd=-559038737, numa_node=222}"),
+    ("map_create", 29, '{…, numa_node=3735929054, map_name=""...}'),
+    ("map_create", 31, '{…, numa_node=3735929054, map_name="od"...}'),
+    ("map_create", 44, '{…, numa_node=3735929054, map_name="odd_map"}'),
+    ("map_create", 49, '{…, map_ifindex=if_nametoindex("lo"), btf_fd=190, '
+                       "btf_key_type_id=0, btf_value_type_id=0}"),
+    ("map_create", 61, "{…, btf_value_type_id=4207869677, btf_vmlinux_value_type_id=13}"),
+    ("map_create", 64, "{…, btf_vmlinux_value_type_id=3405705229}"),
+    ("map_create", 65, "{…, btf_vmlinux_value_type_id=3405705229, map_extra=239}"),
+    ("map_create", 76, "{…, value_type_btf_obj_fd=-1153374643}"),
+    ("map_create", 81, "{…, map_token_fd=-1576685468, excl_prog_hash=0xed, "
+                       "excl_prog_hash_size=0}"),
+    ("map_lookup_elem", 4, "{map_fd=-559038737, key=NULL, value=NULL}"),
+    ("map_lookup_elem", 24, "{…, value=0xdeadf00dcafe1234}"),
+    ("map_lookup_elem", 25, "{…, value=0xdeadf00dcafe1234, flags=BPF_F_ALL_CPUS|BPF_F_LOCK}"),
+    ("map_update_elem", 24, "{…, value=0xdeadf00dcafe1234, flags=BPF_ANY}"),
+    ("prog_load", 24, "{…, license=0xdeadf00dcafe1234}"),
+    ("prog_load", 25, "{…, log_level=77, log_size=0, log_buf=NULL}"),
+    ("prog_load", 40, "{…, log_buf=0x1badc0dedeadbeef}"),
+    ("prog_load", 42, "{…, kern_version=KERNEL_VERSION(0, 240, 13)}"),
+    ("prog_load", 45, "{…, kern_version=KERNEL_VERSION(51966, 240, 13), "
+                      "prog_flags=BPF_F_SLEEPABLE|BPF_F_XDP_DEV_BOUND_ONLY|"
+                      "BPF_F_TEST_REG_INVARIANTS}"),
+    ("prog_load", 72, "{…, expected_attach_type=BPF_LSM_MAC}"),
+    ("prog_load", 73, "{…, prog_btf_fd=239, func_info_rec_size=0, func_info=NULL, "
+                      "func_info_cnt=0, line_info_rec_size=0, line_info=NULL, line_info_cnt=0}"),
+    ("prog_load", 116, "{…, attach_btf_id=3740978897, attach_prog_fd=-889275714}"),
+    # strace leaves core_relo_cnt out up to size 128.
+    ("prog_load", 120, "{…, attach_prog_fd=-889275714, core_relo_cnt=3135025150}"),
+    ("prog_load", 124, "{…, core_relo_cnt=3135025150, fd_array=0x90abcdef}"),
+    ("prog_load", 129, "{…, fd_array=0x1234567890abcdef, core_relos=0x10, core_relo_rec_size=0}"),
+    ("prog_load", 140, "{…, core_relo_rec_size=3735927486}"),
+    ("prog_load", 144, "{…, log_true_size=4277009102}"),
+    ("prog_load", 152, "{…, prog_token_fd=-1153374643, fd_array_cnt=2576980378}"),
+    ("prog_load", 157, "{…, signature=0x1e5e1f1e55, signature_size=0, keyring_id=0}"),
+    ("obj_get", 12, "{pathname=0xfacefeedbadc0ded, bpf_fd=-559038737}"),
+    ("obj_get", 16, "{…, bpf_fd=-559038737, file_flags=BPF_F_RDONLY}"),
+    ("prog_attach", 16, "{…, attach_flags=BPF_F_BEFORE|BPF_F_LINK}"),
+    ("prog_attach", 20, "{…, replace_bpf_fd=-1153374643}"),
+    ("prog_attach", 21, "{…, relative_fd=237, expected_revision=0}"),
+    ("prog_test_run", 8, "{test={prog_fd=-559038737, retval=3735941133, data_size_in=0, "
+                         "data_size_out=0, data_in=NULL, data_out=NULL, repeat=0, duration=0}}"),
+    ("prog_test_run", 40, "{…, duration=3203386110}}"),
+    ("prog_test_run", 44, "{…, ctx_size_in=2880220587, ctx_size_out=0, ctx_in=NULL, "
+                          "ctx_out=NULL}}"),
+    ("prog_test_run", 72, "{…, flags=BPF_F_TEST_SKB_CHECKSUM_COMPLETE, cpu=2576980378}}"),
+    ("map_get_next_id", 4, "{start_id=2718281828, next_id=0}"),
+    ("map_get_fd_by_id", 8, "{map_id=3141592653}"),
+    ("btf_get_fd_by_id", 9, "{btf_id=3141592653, open_flags=0, fd_by_id_token_fd=0}"),
+    ("obj_get_info_by_fd", 4, "{info={bpf_fd=-559038737, info_len=0, info=NULL}}"),
+    ("prog_query", 32, "{…, prog_ids=0xfacefeedbadc0ded, prog_cnt=3141592653}}"),
+    ("prog_query", 40, "{…, prog_attach_flags=0xdeadf00dcafe1234}}"),
+    ("prog_query", 41, "{…, link_ids=0xef, link_attach_flags=NULL, revision=0}}"),
+    ("raw_tracepoint_open", 16, "{raw_tracepoint={name=0xfacefeedbadc0ded, prog_fd=-559038737}}"),
+    # strace shows the cookie only if all of it is there.
+    ("raw_tracepoint_open", 18, "{…, prog_fd=-559038737, cookie=0x1234}}"),
+    ("btf_load", 28, "{…, btf_log_level=3735941133}"),
+    ("btf_load", 32, "{…, btf_log_true_size=3134983661}"),
+    ("btf_load", 33, "{…, btf_log_true_size=3134983661, btf_flags=0, btf_token_fd=0}"),
+    ("task_fd_query", 16, "{task_fd_query={pid=-559026163, fd=-559038737, flags=3134983661, "
+                          "buf_len=3141592653, buf=NULL, prog_id=0, "
+                          "fd_type=BPF_FD_TYPE_RAW_TRACEPOINT, probe_offset=0, probe_addr=0}}"),
+    ("link_create-tcx", 4, "{link_create={prog_fd=-559038737, target_fd=0, "
+                           "attach_type=BPF_CGROUP_INET_INGRESS, flags=0}}"),
+    ("link_create-tcx", 16, "{…, attach_type=BPF_TCX_INGRESS, flags=BPF_F_BEFORE|BPF_F_ID}}"),
+    ("link_create-tcx", 17, "{…, tcx={relative_id=13, expected_revision=0}}}"),
+    ("link_create-cgroup_freplace", 17, "{…, flags=0, target_btf_id=13}}"),
+    ("link_create-iter", 24, "{…, iter_info=0xfacefeedbadc0ded, iter_info_len=0}}"),
+    ("link_create-kprobe_multi", 20, "{…, kprobe_multi={flags=BPF_F_KPROBE_MULTI_RETURN|0x2, "
+                                     "cnt=0, syms=NULL, addrs=NULL, cookies=NULL}}}"),
+    ("link_create-uprobe_multi", 60, "{…, pid=-559026163}}}"),
+    ("link_create-uprobe_multi", 61, "{…, pid=-559026163, path_fd=77}}}"),
+    ("link_update", 8, "{link_update={link_fd=-559038737, new_prog_fd=-889275714, flags=0}}"),
+    ("token_create", 4, "{token_create={flags=0xdeadf00d, bpffs_fd=0}}"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "size", "shown"), CUTS)
+def test_a_short_attr_shows_the_fields_it_reaches_into(name: str, size: int, shown: str) -> None:
+    row = next(row for row in ROWS if row.name == name)
+    line = line_of(call_of(row.cmd, row.attr[:size]))
+    before, _, after = shown.partition("…")
+    assert line.startswith(f"bpf({row.command}, {before}")
+    assert line.endswith(f"{after}, {size}) = 0")
+
+
+# --- Fields in detail --------------------------------------------------------------------
+
+
+def field_of(name: str, call: Call, xlat: Xlat = Xlat.ABBREV) -> str:
+    """The value of one field as it stands in the line."""
+    found = re.search(rf"[ {{]{name}=(.*?)(?=, \w+=|}})", line_of(call, xlat))
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"fifteen_letters\0", '"fifteen_letters"'),
+        (b"sixteen__letters", '"sixteen__letter"...'),
+        (b"abc\0invisible\0\0\0", '"abc"'),
+        (b"\0" * 16, '""'),
+        (b"abc", '"ab"...'),
+        (b"ab\0", '"ab"'),
+        (b"a", '""...'),
+        (b"\0", '""'),
+        (b'a"b\\c\t\n\r\v\f\0', r'"a\"b\\c\t\n\r\v\f"'),
+        (b"\x1b[2J\x07\x7f\xff\0", r'"\33[2J\7\177\377"'),
+        (b"\x011\x018\x01a\0", r'"\0011\18\1a"'),
+        ("naïve\0".encode(), r'"na\303\257ve"'),
+    ],
+)
+def test_names(name: bytes, shown: str) -> None:
+    assert field_of("map_name", call_of(0, attr("7I", *[0] * 7) + name)) == shown
+    assert field_of("prog_name", call_of(5, attr("12I", *[0] * 12) + name)) == shown
+
+
+@pytest.mark.parametrize(
+    ("cmd", "flags", "shown"),
+    [
+        (1, 0, "BPF_ANY"),
+        (1, 0x1F, "BPF_F_ALL_CPUS|BPF_F_CPU|BPF_F_LOCK|0x3"),
+        (1, 0x3, "0x3 /* BPF_??? */"),
+        (2, 0, "BPF_ANY"),
+        (2, 0x1, "BPF_NOEXIST"),
+        (2, 0x3F, "BPF_F_ALL_CPUS|BPF_F_CPU|BPF_F_LOCK|BPF_EXIST|BPF_NOEXIST|0x20"),
+        # The number of a CPU is in the upper half.
+        (2, 0x7_0000_000A, "BPF_F_CPU|BPF_EXIST|0x700000000"),
+        (2, 0xF00D_0000_0000, "0xf00d00000000 /* BPF_??? */"),
+    ],
+)
+def test_flags_of_elements_start_with_the_highest_bit(cmd: int, flags: int, shown: str) -> None:
+    assert field_of("flags", call_of(cmd, attr("iQQQ", 3, 0, 0, flags))) == shown
+
+
+_LINK = "BPF_F_LINK|BPF_F_SEGV_ON_FAULT|BPF_F_NO_USER_CONV|BPF_F_RB_OVERWRITE|0xc0d00000"
+
+# Command, field, attr, and the field by default, with -X raw and with -X verbose.
+CONSTANTS: tuple[tuple[int, str, bytes, str, str, str], ...] = (
+    (0, "map_type", attr("I", 35),
+     "BPF_MAP_TYPE_RHASH", "0x23", "0x23 /* BPF_MAP_TYPE_RHASH */"),
+    (0, "map_type", attr("I", 36),
+     "0x24 /* BPF_MAP_TYPE_??? */", "0x24", "0x24 /* BPF_MAP_TYPE_??? */"),
+    (0, "map_type", attr("I", 0),
+     "BPF_MAP_TYPE_UNSPEC", "0", "0 /* BPF_MAP_TYPE_UNSPEC */"),
+    (0, "map_flags", attr("5I", 1, 4, 8, 1, 0),
+     "0", "0", "0"),
+    (0, "map_flags", attr("5I", 1, 4, 8, 1, 0xFFF00000),
+     "0xfff00000 /* BPF_F_??? */", "0xfff00000", "0xfff00000 /* BPF_F_??? */"),
+    # strace knows the first 14 bits.
+    (0, "map_flags", attr("5I", 1, 4, 8, 1, 0xC0DE2000),
+     _LINK, "0xc0de2000", f"0xc0de2000 /* {_LINK} */"),
+    (0, "numa_node", attr("7I", 1, 4, 8, 1, 4, 0, 0xFFFFFFFF),
+     "4294967295 /* NUMA_NO_NODE */", "4294967295", "4294967295 /* NUMA_NO_NODE */"),
+    (0, "map_ifindex", attr("7I16sI", 1, 4, 8, 1, 0, 0, 0, b"", 1),
+     'if_nametoindex("lo")', "1", '1 /* if_nametoindex("lo") */'),
+    (0, "map_ifindex", attr("7I16sI", 1, 4, 8, 1, 0, 0, 0, b"", 0),
+     "0", "0", "0"),
+    (0, "map_extra", attr("7I16s5IQ", 1, 4, 8, 1, *[0] * 3, b"", *[0] * 5, (1 << 64) - 1),
+     "UINT64_MAX", "18446744073709551615", "18446744073709551615 /* UINT64_MAX */"),
+    (2, "flags", attr("iQQQ", 3, 0, 0, 0),
+     "BPF_ANY", "0", "0 /* BPF_ANY */"),
+    (2, "flags", attr("iQQQ", 3, 0, 0, 6),
+     "BPF_F_LOCK|BPF_EXIST", "0x6", "0x6 /* BPF_F_LOCK|BPF_EXIST */"),
+    (5, "prog_type", attr("I", 33),
+     "0x21 /* BPF_PROG_TYPE_??? */", "0x21", "0x21 /* BPF_PROG_TYPE_??? */"),
+    (5, "kern_version", attr("IIQQIIQI", 1, 2, 0, 0, 0, 0, 0, 0xCAFEF00D),
+     "KERNEL_VERSION(51966, 240, 13)", "0xcafef00d",
+     "0xcafef00d /* KERNEL_VERSION(51966, 240, 13) */"),
+    (5, "kern_version", attr("IIQQIIQI", 1, 2, 0, 0, 0, 0, 0, 0),
+     "KERNEL_VERSION(0, 0, 0)", "0", "0 /* KERNEL_VERSION(0, 0, 0) */"),
+    (6, "path_fd", attr("QIIi", 0, 3, 0x4000, -100),
+     "AT_FDCWD", "-100", "-100 /* AT_FDCWD */"),
+    (6, "bpf_fd", attr("QiIi", 0, -100, 0, 0),
+     "-100", "-100", "-100"),
+    (8, "attach_type", attr("4I", 0, 0, 62, 0),
+     "0x3e /* BPF_??? */", "0x3e", "0x3e /* BPF_??? */"),
+    (16, "query_flags", attr("3I", 0, 0, 2),
+     "0x2 /* BPF_F_QUERY_??? */", "0x2", "0x2 /* BPF_F_QUERY_??? */"),
+    (32, "type", attr("I", 0xDEADF00D),
+     "0xdeadf00d /* BPF_STATS_??? */", "0xdeadf00d", "0xdeadf00d /* BPF_STATS_??? */"),
+    (33, "flags", attr("iI", 3, 0xDEADF00D),
+     "0xdeadf00d", "0xdeadf00d", "0xdeadf00d"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("row", CONSTANTS, ids=lambda row: f"{row[1]}={row[3]}")
+def test_constants(row: tuple[int, str, bytes, str, str, str]) -> None:
+    cmd, name, entry, *shown = row
+    call = call_of(cmd, entry)
+    assert [field_of(name, call, xlat) for xlat in Xlat] == shown
+
+
+# --- The command -------------------------------------------------------------------------
+
+_ATTR = f"{ADDRESS}, 4"
+
+# The number, and the arguments by default, with -X raw and with -X verbose.
+COMMAND_ROWS = (
+    (22, "BPF_MAP_FREEZE, {map_fd=3}, 4",
+     "0x16, {map_fd=3}, 4", "0x16 /* BPF_MAP_FREEZE */, {map_fd=3}, 4"),
+    (0, "BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_PROG_ARRAY, key_size=0, value_size=0, "
+     "max_entries=0}, 4",
+     "0, {map_type=0x3, key_size=0, value_size=0, max_entries=0}, 4",
+     "0 /* BPF_MAP_CREATE */, {map_type=0x3 /* BPF_MAP_TYPE_PROG_ARRAY */, key_size=0, "
+     "value_size=0, max_entries=0}, 4"),
+    (39, f"0x27 /* BPF_??? */, {_ATTR}", f"0x27, {_ATTR}", f"0x27 /* BPF_??? */, {_ATTR}"),
+    (0xCAFEF00D, f"0xcafef00d /* BPF_??? */, {_ATTR}",
+     f"0xcafef00d, {_ATTR}", f"0xcafef00d /* BPF_??? */, {_ATTR}"),
+    # strace knows neither the bit nor the arguments that come with it.
+    (22 | COMMON_ATTRS, "BPF_MAP_FREEZE|BPF_COMMON_ATTRS, {map_fd=3}, 4, 0xabad1dea, 24",
+     "0x10016, {map_fd=3}, 4, 0xabad1dea, 24",
+     "0x10016 /* BPF_MAP_FREEZE|BPF_COMMON_ATTRS */, {map_fd=3}, 4, 0xabad1dea, 24"),
+    (39 | COMMON_ATTRS, f"0x10027 /* BPF_??? */, {_ATTR}, 0xabad1dea, 24",
+     f"0x10027, {_ATTR}, 0xabad1dea, 24",
+     f"0x10027 /* BPF_??? */, {_ATTR}, 0xabad1dea, 24"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("row", COMMAND_ROWS, ids=lambda row: hex(row[0]))
+def test_commands(row: tuple[int, str, str, str]) -> None:
+    cmd, *shown = row
+    common = (0xABAD1DEA, 24) if cmd & COMMON_ATTRS else (0, 0)
+    call = call_of(cmd, attr("i", 3), common=common)
+    assert [line_of(call, xlat) for xlat in Xlat] == [f"bpf({line}) = 0" for line in shown]
+
+
+def test_common_attrs_that_are_not_there() -> None:
+    line = line_of(call_of(22 | COMMON_ATTRS, attr("i", 3)))
+    assert line == "bpf(BPF_MAP_FREEZE|BPF_COMMON_ATTRS, {map_fd=3}, 4, NULL, 0) = 0"
+
+
+def test_constants_of_a_newer_kernel_show_by_its_names() -> None:
+    decoder = Decoder({
+        "bpf_cmd": {0: "BPF_OTHER", 39: "BPF_NEW_COMMAND", COMMON_ATTRS: "BPF_COMMON_ATTRS"},
+        "bpf_map_type": {1: "BPF_MAP_TYPE_OTHER", 36: "BPF_MAP_TYPE_NEW"},
+        "bpf_attach_type": {62: "BPF_NEW_HOOK"},
+        "bpf_link_type": {16: "BPF_LINK_TYPE_NEW"},
+        "bpf_reg_type": {1: "NOT_INIT"},
+    })  # fmt: skip
+
+    def call(cmd: int, entry: bytes) -> str:
+        return text.call(decoder.decode(call_of(cmd, entry)))
+
+    assert call(0, attr("4I", 36, 4, 8, 1)) == (
+        "bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_NEW, key_size=4, value_size=8, "
+        "max_entries=1}, 16)"
+    )
+    assert call(0, attr("4I", 1, 4, 8, 1)).startswith(
+        "bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HASH, "
+    )
+    assert "attach_type=BPF_NEW_HOOK" in call(28, attr("4I", 3, 4, 62, 0))
+    assert "attach_type=BPF_NEW_HOOK" in call(8, attr("4I", 3, 4, 62, 0))
+    assert call(39, attr("i", 3)) == f"bpf(BPF_NEW_COMMAND, {_ATTR})"
+    assert call(40, attr("i", 3)) == f"bpf(0x28 /* BPF_??? */, {_ATTR})"
+    names = decoder.slot_names()
+    assert names[0] == "BPF_MAP_CREATE"
+    assert names.keys() == {*COMMANDS, 39, COMMAND_OTHER}, "COMMON_ATTRS is a bit, not a command"
+
+
+# --- What the kernel wrote ---------------------------------------------------------------
+
+
+# What was passed, what it had become when the call returned, and what the line shows.
+OUTPUTS = (
+    (11, attr("II", 5, 0), attr("II", 5, 6), "{start_id=5, next_id=6}"),
+    (15, attr("iIQ", 3, 232, 0xCAFE), attr("iIQ", 3, 228, 0xCAFE),
+     "{info={bpf_fd=3, info_len=232 => 228, info=0xcafe}}"),
+    (18, attr("QQIIII", 0xCAFE, 0, 24, 0, 0, 0), attr("QQIIII", 0xCAFE, 0, 24, 0, 0, 333),
+     "{btf=0xcafe, btf_log_buf=NULL, btf_size=24, btf_log_size=0, btf_log_level=0, "
+     "btf_log_true_size=333}"),
+    (20, attr("IiIIQIIQQ", 77, 3, 0, 32, 0xCAFE, 0, 0, 0, 0),
+     attr("IiIIQIIQQ", 77, 3, 0, 9, 0xCAFE, 45, 2, 0x40, 0xFFFF8000),
+     "{task_fd_query={pid=77, fd=3, flags=0, buf_len=32 => 9, buf=0xcafe, prog_id=45, "
+     "fd_type=BPF_FD_TYPE_KPROBE, probe_offset=0x40, probe_addr=0xffff8000}}"),
+    # What an input had become is of no interest.
+    (22, attr("i", 3), attr("i", 4), "{map_fd=3}"),
+    (24, attr("QQQQIiQQ", 0, 1, 2, 3, 1000, 5, 0, 0),
+     attr("QQQQIiQQ", 0, 1, 2, 3, 17, 5, 0, 0),
+     "{batch={in_batch=NULL, out_batch=0x1, keys=0x2, values=0x3, count=1000, map_fd=5, "
+     "elem_flags=BPF_ANY, flags=0}} => {batch={count=17}}"),
+    (27, attr("QQQQIiQQ", 0, 0, 2, 0, 1000, 5, 0, 7) + b"\1",
+     attr("QQQQIiQQ", 0, 0, 2, 0, 0, 5, 0, 7) + b"\1",
+     "{batch={keys=0x2, count=1000, map_fd=5, elem_flags=BPF_ANY, flags=0x7}, ...} "
+     "=> {batch={count=0}}"),
+    # strace shows retval and duration as they were passed, and no change of the sizes.
+    (10, attr("iIIIQQIIIIQQ", 3, 0, 14, 64, 0xA, 0xB, 5, 0, 2, 8, 0xC, 0xD),
+     attr("iIIIQQIIIIQQ", 3, 2, 14, 14, 0xA, 0xB, 5, 99, 2, 4, 0xC, 0xD),
+     "{test={prog_fd=3, retval=2, data_size_in=14, data_size_out=64 => 14, data_in=0xa, "
+     "data_out=0xb, repeat=5, duration=99, ctx_size_in=2, ctx_size_out=8 => 4, ctx_in=0xc, "
+     "ctx_out=0xd}}"),
+    # strace shows attach_flags as they were passed.
+    (16, attr("iIIIQIIQQQQ", 3, 6, 0, 0, 0xA, 8, 0, 0xB, 0xC, 0xD, 0),
+     attr("iIIIQIIQQQQ", 3, 6, 0, 2, 0xA, 1, 0, 0xB, 0xC, 0xD, 5),
+     "{query={target_fd=3, attach_type=BPF_CGROUP_DEVICE, query_flags=0, "
+     "attach_flags=BPF_F_ALLOW_MULTI, prog_ids=0xa, prog_cnt=8 => 1, "
+     "prog_attach_flags=0xb, link_ids=0xc, link_attach_flags=0xd, revision=0x5}}"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("cmd", "entry", "exit_", "shown"), OUTPUTS)
+def test_what_the_kernel_wrote(cmd: int, entry: bytes, exit_: bytes, shown: str) -> None:
+    line = line_of(call_of(cmd, entry, exit_))
+    assert line == f"bpf({COMMANDS[cmd].name}, {shown}, {len(entry)}) = 0"
+
+
+def test_length_of_the_verifier_log() -> None:
+    entry = next(row for row in ROWS if row.name == "prog_load").attr[:144]
+    call = call_of(5, entry, entry[:140] + attr("I", 143), retval=-13)
+    assert field_of("log_true_size", call) == "143"
+
+
+# --- The result --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("retval", "shown"),
+    [
+        (0, "0"),
+        (3, "3"),
+        (0x7FFFFFFF, "2147483647"),
+        (1 << 40, "1099511627776"),
+        (-1, "-1 EPERM (Operation not permitted)"),
+        (-2, "-1 ENOENT (No such file or directory)"),
+        (-7, "-1 E2BIG (Argument list too long)"),
+        (-11, "-1 EAGAIN (Resource temporarily unavailable)"),
+        (-22, "-1 EINVAL (Invalid argument)"),
+        # Numbers with two names.
+        (-35, "-1 EDEADLK (Resource deadlock avoided)"),
+        (-95, "-1 EOPNOTSUPP (Operation not supported)"),
+        (-524, "-1 ENOTSUPP (Unknown error 524)"),
+        (-41, "-1 (errno 41)"),
+        (-600, "-1 (errno 600)"),
+        (-4095, "-1 (errno 4095)"),
+        (-512, "? ERESTARTSYS (To be restarted if SA_RESTART is set)"),
+        (-513, "? ERESTARTNOINTR (To be restarted)"),
+        (-514, "? ERESTARTNOHAND (To be restarted if no handler)"),
+        (-516, "? ERESTART_RESTARTBLOCK (Interrupted by signal)"),
+        # No error any more; strace takes it for an unsigned number.
+        (-4096, "-4096"),
+    ],
+)
+def test_results(retval: int, shown: str) -> None:
+    line = line_of(call_of(22, attr("i", 3), retval=retval))
+    assert line == f"bpf(BPF_MAP_FREEZE, {{map_fd=3}}, 4) = {shown}"
+
+
+# --- Strings -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "escaped"),
+    [
+        (b"", ""),
+        (b"plain ASCII, ~!@#$%^&*()", "plain ASCII, ~!@#$%^&*()"),
+        (b'"\\', r"\"\\"),
+        (b"\0", r"\0"),
+        (b"\x000", r"\0000"),
+        (b"\0\0", r"\0\0"),
+        (b"\x007", r"\0007"),
+        (b"\x008", r"\08"),
+        (b"\x1b]0;owned\x07", r"\33]0;owned\7"),
+        (b"\x9b31m", r"\23331m"),
+        (b"\xff", r"\377"),
+        (b"\n0", r"\n0"),
+    ],
+)
+def test_bytes_are_spelled_as_in_a_c_string(data: bytes, escaped: str) -> None:
+    assert escape(data) == escaped
+    assert printable(data) == escaped.replace(r"\"", '"')
