@@ -1,7 +1,11 @@
-"""``python -m bpfsnoop``"""
+"""``python -m bpfsnoop``, and what the console script calls."""
 
 import sys
 
-from .tracer.cli import main
+try:
+    from .tracer.cli import main
+except KeyboardInterrupt:  # Ctrl-C before there is anything that could handle it
+    sys.exit(130)
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from stream import records
-
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.events import ecs, text, wire
+from stream import records
 
 BPFSNOOP = [sys.executable, "-m", "bpfsnoop"]
 HERE = Path(__file__).resolve().parent

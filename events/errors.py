@@ -36,9 +36,11 @@ class Mistake(NamedTuple):
     path: str = ""
     """The file, or empty for the command line."""
     line: int = 0
+    """Counted from 1; 0 for the file as a whole."""
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.message}" if self.path else self.message
+        where = f"{self.path}:{self.line}: " if self.line else f"{self.path}: "
+        return f"{where if self.path else ''}{self.message}"
 
 
 class UsageError(BpfsnoopError):

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.events import ecs
 from bpfsnoop.events.call import Call
-from jsonschema import Draft202012Validator
 
 SCHEMA_PATH = Path(ecs.__file__).with_name("schema.json")
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_PATH.read_bytes())

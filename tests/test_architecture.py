@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import bpfsnoop
 import pytest
+
+import bpfsnoop
 
 ROOT = Path(str(bpfsnoop.__file__)).parent
 

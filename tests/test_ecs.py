@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.events import ecs
 from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
@@ -107,7 +108,7 @@ def test_success_has_none() -> None:
         (9, ["api", "driver"], ["end"]),
         (21, ["api"], ["access", "deletion"]),
         (28, ["api", "driver"], ["start"]),
-        (39, ["api"], ["access"]),
+        (60, ["api"], ["access"]),
     ],
 )
 def test_category_and_type(cmd: int, category: list[str], type_: list[str]) -> None:
@@ -292,7 +293,7 @@ def test_unknown_command() -> None:
 
 
 def test_command_that_only_the_kernel_knows() -> None:
-    event = Decoder({"bpf_cmd": {39: "BPF_NEW_COMMAND"}}).decode(call_of(39, FREEZE))
+    event = Decoder({"bpf_cmd": {60: "BPF_NEW_COMMAND"}}).decode(call_of(60, FREEZE))
     document = checked(ecs.event_document(event, ORIGIN, time_ns=0, sequence=1))
     assert document["event"]["action"] == "new_command"
     assert document["bpf"]["cmd"] == "BPF_NEW_COMMAND"
@@ -349,7 +350,7 @@ def test_a_document_is_one_line_of_json() -> None:
 
 
 def test_loss_is_counted_by_command_and_in_all() -> None:
-    counts = {2: CommandCount(1000, 17), 5: CommandCount(3, 0), 39: CommandCount(4, 0)}
+    counts = {2: CommandCount(1000, 17), 5: CommandCount(3, 0), 60: CommandCount(4, 0)}
     counts[COMMAND_OTHER] = CommandCount(1, 1)
     totals = Totals(counts, missed_runs=2, unfollowed=1, time_ns=5)
     document = checked(ecs.loss_document(totals, DECODER.slot_names(), ORIGIN, sequence=99))
@@ -377,7 +378,7 @@ def test_loss_is_counted_by_command_and_in_all() -> None:
                 "commands": [
                     {"cmd": "BPF_MAP_UPDATE_ELEM", "seen": 1000, "lost": 17},
                     {"cmd": "BPF_PROG_LOAD", "seen": 3, "lost": 0},
-                    {"cmd": "0x27", "seen": 4, "lost": 0},
+                    {"cmd": "0x3c", "seen": 4, "lost": 0},
                     {"cmd": "other", "seen": 1, "lost": 1},
                 ],
             },

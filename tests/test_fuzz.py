@@ -11,6 +11,9 @@ import struct
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import ecs, text, wire
@@ -19,8 +22,6 @@ from bpfsnoop.events.errors import WireError
 from bpfsnoop.events.event import Event
 from bpfsnoop.events.value import Xlat, escape, printable
 from documents import ORIGIN, VALIDATOR
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 fuzz = settings(max_examples=800, deadline=None)
 

@@ -10,6 +10,8 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+
 from bpfsnoop.decoders.layout import Command, Field, Layout, Moment
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import ecs
@@ -19,7 +21,6 @@ from bpfsnoop.events.value import JSON
 from calls import attr, call_of
 from documents import ORIGIN, SCHEMA, VALIDATOR, checked, document_of
 from golden import ROWS, Row
-from jsonschema import Draft202012Validator
 
 BPF = SCHEMA["$defs"]["call"]["properties"]["bpf"]["properties"]
 EVENT = SCHEMA["$defs"]["call"]["properties"]["event"]["properties"]

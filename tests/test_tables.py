@@ -16,6 +16,7 @@ from struct import Struct, calcsize
 from typing import TypeVar
 
 import pytest
+
 from bpfsnoop.decoders import uapi
 from bpfsnoop.decoders.layout import Layout
 from bpfsnoop.decoders.table import COMMANDS

@@ -8,6 +8,7 @@ kernel wrote. Like those, they are strace's lines unless a comment says otherwis
 import re
 
 import pytest
+
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.decoders.links import LINK_CREATE
 from bpfsnoop.decoders.table import COMMANDS
@@ -347,16 +348,16 @@ COMMAND_ROWS = (
      "0, {map_type=0x3, key_size=0, value_size=0, max_entries=0}, 4",
      "0 /* BPF_MAP_CREATE */, {map_type=0x3 /* BPF_MAP_TYPE_PROG_ARRAY */, key_size=0, "
      "value_size=0, max_entries=0}, 4"),
-    (39, f"0x27 /* BPF_??? */, {_ATTR}", f"0x27, {_ATTR}", f"0x27 /* BPF_??? */, {_ATTR}"),
+    (60, f"0x3c /* BPF_??? */, {_ATTR}", f"0x3c, {_ATTR}", f"0x3c /* BPF_??? */, {_ATTR}"),
     (0xCAFEF00D, f"0xcafef00d /* BPF_??? */, {_ATTR}",
      f"0xcafef00d, {_ATTR}", f"0xcafef00d /* BPF_??? */, {_ATTR}"),
     # strace knows neither the bit nor the arguments that come with it.
     (22 | COMMON_ATTRS, "BPF_MAP_FREEZE|BPF_COMMON_ATTRS, {map_fd=3}, 4, 0xabad1dea, 24",
      "0x10016, {map_fd=3}, 4, 0xabad1dea, 24",
      "0x10016 /* BPF_MAP_FREEZE|BPF_COMMON_ATTRS */, {map_fd=3}, 4, 0xabad1dea, 24"),
-    (39 | COMMON_ATTRS, f"0x10027 /* BPF_??? */, {_ATTR}, 0xabad1dea, 24",
-     f"0x10027, {_ATTR}, 0xabad1dea, 24",
-     f"0x10027 /* BPF_??? */, {_ATTR}, 0xabad1dea, 24"),
+    (60 | COMMON_ATTRS, f"0x1003c /* BPF_??? */, {_ATTR}, 0xabad1dea, 24",
+     f"0x1003c, {_ATTR}, 0xabad1dea, 24",
+     f"0x1003c /* BPF_??? */, {_ATTR}, 0xabad1dea, 24"),
 )  # fmt: skip
 
 
@@ -375,7 +376,7 @@ def test_common_attrs_that_are_not_there() -> None:
 
 def test_constants_of_a_newer_kernel_show_by_its_names() -> None:
     decoder = Decoder({
-        "bpf_cmd": {0: "BPF_OTHER", 39: "BPF_NEW_COMMAND", COMMON_ATTRS: "BPF_COMMON_ATTRS"},
+        "bpf_cmd": {0: "BPF_OTHER", 60: "BPF_NEW_COMMAND", COMMON_ATTRS: "BPF_COMMON_ATTRS"},
         "bpf_map_type": {1: "BPF_MAP_TYPE_OTHER", 36: "BPF_MAP_TYPE_NEW"},
         "bpf_attach_type": {62: "BPF_NEW_HOOK"},
         "bpf_link_type": {16: "BPF_LINK_TYPE_NEW"},
@@ -394,11 +395,11 @@ def test_constants_of_a_newer_kernel_show_by_its_names() -> None:
     )
     assert "attach_type=BPF_NEW_HOOK" in call(28, attr("4I", 3, 4, 62, 0))
     assert "attach_type=BPF_NEW_HOOK" in call(8, attr("4I", 3, 4, 62, 0))
-    assert call(39, attr("i", 3)) == f"bpf(BPF_NEW_COMMAND, {_ATTR})"
+    assert call(60, attr("i", 3)) == f"bpf(BPF_NEW_COMMAND, {_ATTR})"
     assert call(40, attr("i", 3)) == f"bpf(0x28 /* BPF_??? */, {_ATTR})"
     names = decoder.slot_names()
     assert names[0] == "BPF_MAP_CREATE"
-    assert names.keys() == {*COMMANDS, 39, COMMAND_OTHER}, "COMMON_ATTRS is a bit, not a command"
+    assert names.keys() == {*COMMANDS, 60, COMMAND_OTHER}, "COMMON_ATTRS is a bit, not a command"
 
 
 # --- What the kernel wrote ---------------------------------------------------------------

@@ -17,9 +17,11 @@ def find_program(name: str) -> str:
     :raises CannotStart: there is no such program.
     """
     path = shutil.which(name)
-    if path is None:
-        raise CannotStart(f"cannot find a program named {name!r} to run: give its path")
-    return path
+    if path:
+        return path
+    if os.path.exists(name) and "/" in name:
+        raise CannotStart(f"cannot run {name}: it is not an executable file")
+    raise CannotStart(f"cannot find a program named {name!r} to run: give its path")
 
 
 class TracedCommand:
@@ -29,6 +31,7 @@ class TracedCommand:
     """
 
     def __init__(self, path: str, argv: list[str]) -> None:
+        self.ended = False
         gate, self._gate_end = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -51,11 +54,12 @@ class TracedCommand:
         except ProcessLookupError:
             pass  # it has just ended
 
-    def wait(self) -> int:
-        """Lets it end by itself.
+    def has_ended(self, pidfd: int) -> None:
+        """To be called when the pidfd becomes readable."""
+        self.ended = True
 
-        :returns: its exit status, as a shell reports it.
-        """
+    def status(self) -> int:
+        """Its exit status, as a shell reports it; to be asked for when it has ended."""
         return _shell_status(os.waitpid(self.pid, 0)[1])
 
 
@@ -67,8 +71,10 @@ def _shell_status(status: int) -> int:
 def _wait_and_become(gate: int, path: str, argv: list[str]) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
         if os.read(gate, 1):
             os.execv(path, argv)
     except OSError as error:

@@ -2,9 +2,10 @@
 
 import argparse
 import difflib
+import os
 import pwd
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +18,11 @@ DEFAULTS: Final = Path(__file__).resolve().parent.parent / "config.yaml"
 
 _PID_MAX: Final = 1 << 22
 _UID_MAX: Final = (1 << 32) - 2
+_LONGEST_H: Final = 876_000  # a hundred years
 _RING_MIN: Final = 1 << 16
 _RING_MAX: Final = 1 << 30
+_NULL: Final = "tag:yaml.org,2002:null"
+_NOT_YAML: Final = (yaml.YAMLError, UnicodeDecodeError, RecursionError)
 _UNITS: Final = {"us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -78,6 +82,12 @@ def _boolean(value: Any) -> bool:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a string")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # half of a pair of surrogates: YAML can say that
+        raise ValueError("must be text") from None
+    if "\0" in value:
+        raise ValueError("must be text")
     return value
 
 
@@ -97,7 +107,10 @@ def _duration(value: Any) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s|m|h)?", str(value), re.ASCII)
     if isinstance(value, bool) or not match:
         raise ValueError("must be a duration such as 50us, 10ms, 2s, 5m or 1h, or seconds")
-    return round(float(match[1]) * _UNITS[match[2] or "s"])
+    number = float(match[1]) * _UNITS[match[2] or "s"]
+    if number > _LONGEST_H * _UNITS["h"]:
+        raise ValueError(f"must be at most {_LONGEST_H}h")
+    return round(number)
 
 
 def _ring_size(value: Any) -> int:
@@ -119,7 +132,7 @@ def _user(value: Any) -> int:
 
 
 def _comm(value: Any) -> str:
-    if not _text(value) or "\0" in value:
+    if not _text(value):
         raise ValueError("must be the name of a process")
     return str(value)
 
@@ -237,17 +250,23 @@ _BY_KEY: Final[Mapping[str, Option]] = {
 }
 
 
-def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> None:
-    """Puts the table's options on a parser; their values stay as they were typed."""
+def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> "argparse._ArgumentGroup":
+    """Puts the table's options on a parser; their values stay as they were typed.
+
+    :returns: the group of the options that are no keys of config.yaml.
+    """
     for title, group in OPTIONS.items():
         section = parser.add_argument_group(title)
         for option in group:
             if replay and not option.replay:
                 continue
             section.add_argument(*option.flags, **_argparse_action(option))
-    parser.add_argument_group("other").add_argument(
-        "--config", metavar="FILE", help="options from this file; see config.yaml"
+    other = parser.add_argument_group("other")
+    other.add_argument("--config", metavar="FILE", help="options from this file; see config.yaml")
+    other.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", help="one option of config.yaml"
     )
+    return other
 
 
 def _argparse_action(option: Option) -> dict[str, Any]:
@@ -260,7 +279,7 @@ def _argparse_action(option: Option) -> dict[str, Any]:
 
 
 def configured(arguments: argparse.Namespace, defaults: Path = DEFAULTS) -> Config:
-    """The defaults, under the file that ``--config`` names, under the command line.
+    """The defaults, under the file of ``--config``, under ``--set``, under the other flags.
 
     :raises UsageError: with every mistake in any of them.
     """
@@ -268,6 +287,7 @@ def configured(arguments: argparse.Namespace, defaults: Path = DEFAULTS) -> Conf
     values = _from_file(defaults, mistakes)
     if file := getattr(arguments, "config", None):
         values |= _from_file(Path(file), mistakes)
+    values |= _from_settings(getattr(arguments, "set", None) or (), mistakes)
     values |= _from_command_line(vars(arguments), mistakes)
     missing = [field.name for field in fields(Config) if field.name not in values]
     if not mistakes and missing:
@@ -282,8 +302,34 @@ def configured(arguments: argparse.Namespace, defaults: Path = DEFAULTS) -> Conf
 def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
     if values["format"] == "json" and values["summary"] != "none":
         yield Mistake("a summary (-c, -C) is text: leave out --json")
-    if values["output"] and values["output"] == values["record"]:
+    for key in ("output", "record"):
+        if values[key].startswith(("|", "!")):
+            yield Mistake(f"{key}: programs are not started: use a pipe of the shell")
+    if values["output"] and _same_file(values["output"], values["record"]):
         yield Mistake("-o and --record name the same file")
+
+
+def _same_file(path: str, other: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _from_settings(settings: Iterable[str], mistakes: list[Mistake]) -> dict[str, Any]:
+    # KEY=VALUE, the value in YAML as it would stand in a file.
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        try:
+            if not equals:
+                raise ValueError("must be KEY=VALUE")
+            loader = yaml.SafeLoader(text)
+            node = loader.get_single_node()
+            value = "" if node is None else _constructed(loader, node)
+            values[key] = _file_option(key, ()).parse(value)
+        except _NOT_YAML as error:
+            mistakes.append(Mistake(f"--set {setting}: not YAML: {_problem(error)}"))
+        except ValueError as error:
+            mistakes.append(Mistake(f"--set {setting}: {error}"))
+    return values
 
 
 def _from_command_line(given: Mapping[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
@@ -310,12 +356,12 @@ def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
     except OSError as error:
-        mistakes.append(Mistake(f"cannot read it: {error.strerror}", str(path), 1))
+        mistakes.append(Mistake(f"cannot read it: {error.strerror}", str(path)))
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         mistakes.append(_syntax_mistake(error, path))
         return {}
-    if root is None:
+    if root is None or root.tag == _NULL:
         return {}
     if not isinstance(root, yaml.MappingNode):
         mistakes.append(Mistake("must be a list of 'key: value' lines", str(path), 1))
@@ -323,18 +369,26 @@ def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in root.value:
         line = key_node.start_mark.line + 1
+        key = key_node.value
         try:
-            key = loader.construct_object(key_node, deep=True)
-            value = loader.construct_object(value_node, deep=True)
+            key = _constructed(loader, key_node)
+            value = _constructed(loader, value_node)
             values[key] = _file_option(key, values).parse(value)
-        except yaml.YAMLError as error:
+        except _NOT_YAML as error:
             mistakes.append(_syntax_mistake(error, path))
         except ValueError as error:
             mistakes.append(Mistake(f"{key}: {error}", str(path), line))
     return values
 
 
-def _file_option(key: Any, seen: Mapping[str, Any]) -> Option:
+def _constructed(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, KeyError, AttributeError, TypeError):  # '!!bool 7', '2024-02-31'
+        raise ValueError("is not of the YAML type that it seems to be") from None
+
+
+def _file_option(key: Any, seen: Collection[str]) -> Option:
     if not isinstance(key, str):
         raise ValueError("is not the name of an option")
     if key in seen:
@@ -347,5 +401,10 @@ def _file_option(key: Any, seen: Mapping[str, Any]) -> Option:
 
 def _syntax_mistake(error: Exception, path: Path) -> Mistake:
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-    return Mistake(f"not YAML: {problem}", str(path), mark.line + 1 if mark else 1)
+    return Mistake(f"not YAML: {_problem(error)}", str(path), mark.line + 1 if mark else 1)
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return getattr(error, "problem", None) or str(error).partition("\n")[0]

@@ -12,12 +12,14 @@ import os
 import platform
 import signal
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 from ..events.errors import CannotStart
 from . import btf, libc
+from .privilege import NOT_PERMITTED
 
 _HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = _HERE.parent
@@ -138,7 +140,9 @@ def _import_bcc() -> Any:
     try:
         import bcc  # noqa: PLC0415 - it maps libLLVM, which only this child may
     except ImportError as error:
-        raise CannotStart(f"the Python module of BCC is missing: {INSTALL_BCC}") from error
+        raise CannotStart(
+            f"the Python module of BCC is missing: {INSTALL_BCC}{_hidden_by_venv()}"
+        ) from error
     if not hasattr(bcc, "BPF"):
         raise CannotStart(
             "the Python module bcc that is installed is PyPI's, which has nothing to do with"
@@ -147,10 +151,23 @@ def _import_bcc() -> Any:
     return bcc
 
 
+def _hidden_by_venv() -> str:
+    try:
+        settings = Path(sys.prefix, "pyvenv.cfg").read_text(encoding="utf-8")
+    except OSError:
+        return ""  # not in a virtual environment
+    if "include-system-site-packages = true" in settings:
+        return ""
+    return (
+        "; if it is installed, this virtual environment does not see it: make it with"
+        " /usr/bin/python3 -m venv --system-site-packages"
+    )
+
+
 def _provide_tracefs() -> None:
     # BCC reads the tracepoints' formats there. Where it is not mounted, it is for
     # this child alone.
-    if any(os.path.isdir(f"{path}/events/syscalls") for path in _TRACEFS):
+    if any(map(_has_tracepoint, _TRACEFS)):
         return
     try:
         libc.unshare_mounts(_TRACEFS[0])
@@ -160,11 +177,23 @@ def _provide_tracefs() -> None:
             f"tracefs is not mounted and cannot be mounted here ({error.strerror}):"
             f" mount it with 'mount -t tracefs tracefs {_TRACEFS[0]}'"
         ) from error
-    if not os.path.isdir(f"{_TRACEFS[0]}/events/syscalls/sys_enter_bpf"):
+    if not _has_tracepoint(_TRACEFS[0]):
         raise CannotStart(
             "this kernel has no tracepoint syscalls:sys_enter_bpf: it needs"
             " CONFIG_FTRACE_SYSCALLS and CONFIG_BPF_SYSCALL"
         )
+
+
+def _has_tracepoint(tracefs: str) -> bool:
+    try:
+        with open(f"{tracefs}/events/syscalls/sys_enter_bpf/format", "rb"):
+            return True
+    except PermissionError as error:
+        raise CannotStart(
+            f"{tracefs} is closed to this user, whatever its capabilities: run it as root"
+        ) from error
+    except OSError:
+        return False
 
 
 def _kernel_names(warnings: list[str]) -> tuple[dict[str, dict[int, str]], bool]:
@@ -202,11 +231,7 @@ def _translated(message: str) -> str:
     if "compile" in message:
         return "BCC could not compile the kernel program; -v shows what it printed"
     if "Operation not permitted" in message or "Permission denied" in message:
-        return (
-            "the kernel does not permit BPF here: run as root on the host, not in a"
-            " container without CAP_BPF and CAP_PERFMON, and look at"
-            " /sys/kernel/security/lockdown; -v shows the details"
-        )
+        return f"{NOT_PERMITTED}; -v shows the details"
     if "attach" in message:
         return f"cannot attach to the tracepoints of bpf(2): {message}"
     return f"the kernel did not take the program ({message}); -v shows the details"

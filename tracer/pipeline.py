@@ -13,7 +13,8 @@ from .source import Source
 class Outcome(NamedTuple):
     """What became of a run."""
 
-    totals: Totals
+    totals: Totals | None
+    """None if nobody knows them, for the reason in ``problem``."""
     names: Mapping[int, str]
     """Of the counter slots in ``totals``."""
     problem: str

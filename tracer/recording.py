@@ -25,6 +25,12 @@ _MAGIC: Final = b"\x93bpfsnoop recording 1\n"
 _FRAME: Final = Struct("=BII")
 _CLOCK: Final = Struct("=q")
 _MAX_PAYLOAD: Final = 1 << 24
+_MAX_COUNT: Final = (1 << 63) - 1
+
+# What reading JSON that is not as expected ends in.
+_NONSENSE: Final = (
+    ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 HEADER, CALL, CLOCK, END = b"H", b"C", b"T", b"E"
 
@@ -85,7 +91,7 @@ class Recording:
         self._file = file
         self._path = path
         self._offset = len(_MAGIC)
-        magic = file.read(len(_MAGIC))
+        magic = self._bytes(len(_MAGIC))
         if magic != _MAGIC:
             raise RecordingError(self._not_ours(magic))
         frame = self._read()
@@ -110,7 +116,7 @@ class Recording:
 
     def _read(self) -> Frame | None:
         start = self._offset
-        head = self._file.read(_FRAME.size)
+        head = self._bytes(_FRAME.size)
         if not head:
             return None
         if len(head) < _FRAME.size:
@@ -118,7 +124,7 @@ class Recording:
         kind, length, checksum = _FRAME.unpack(head)
         if length > _MAX_PAYLOAD:
             raise RecordingError(f"{self._path}: corrupt from byte {start} on")
-        payload = self._file.read(length)
+        payload = self._bytes(length)
         if len(payload) < length:
             raise RecordingError(f"{self._path}: cut short in the record at byte {start}")
         if crc32(payload, kind) != checksum:
@@ -126,9 +132,17 @@ class Recording:
         self._offset += _FRAME.size + length
         return Frame(bytes((kind,)), payload)
 
+    def _bytes(self, length: int) -> bytes:
+        try:
+            return self._file.read(length)
+        except OSError as error:
+            raise RecordingError(f"cannot read {self._path}: {error.strerror}") from error
+
     def _not_ours(self, magic: bytes) -> str:
         if not magic:
             return f"{self._path}: is empty"
+        if _MAGIC.startswith(magic):
+            return f"{self._path}: a recording without a header: it was never begun"
         if magic.startswith(_MAGIC[:-2]):
             return (
                 f"{self._path}: was recorded in another version of the format:"
@@ -139,47 +153,71 @@ class Recording:
     def _parsed_header(self, payload: bytes) -> Header:
         try:
             about: dict[str, Any] = json.loads(payload)
-            wire, byteorder = about.pop("wire"), about.pop("byteorder")
+            wire, byteorder = int(about.pop("wire")), _printable(about.pop("byteorder"))
+            if wire != WIRE_VERSION:
+                raise RecordingError(
+                    f"{self._path}: holds records of version {wire}, this bpfsnoop reads"
+                    f" {WIRE_VERSION}: replay it with the bpfsnoop that made it"
+                )
+            if byteorder != sys.byteorder:
+                raise RecordingError(f"{self._path}: was recorded on a {byteorder}-endian machine")
             names = {
-                enum: {int(value): str(name) for value, name in constants.items()}
+                enum: {int(value): _identifier(name) for value, name in constants.items()}
                 for enum, constants in about.pop("kernel_names").items()
             }
-            header = Header(**about, kernel_names=names)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            texts = {key: _printable(text) for key, text in about.items()}
+            return Header(**texts, kernel_names=names)
+        except _NONSENSE as error:
             raise RecordingError(f"{self._path}: has a header that makes no sense") from error
-        if wire != WIRE_VERSION:
-            raise RecordingError(
-                f"{self._path}: holds records of version {wire}, this bpfsnoop reads"
-                f" {WIRE_VERSION}: replay it with the bpfsnoop that made it"
-            )
-        if byteorder != sys.byteorder:
-            raise RecordingError(f"{self._path}: was recorded on a {byteorder}-endian machine")
-        return header
 
 
-def parse_clock(payload: bytes) -> int:
+def parse_clock(payload: bytes, path: str) -> int:
     """The offset of a CLOCK frame, ns.
 
+    :param path: of the recording, for the message.
     :raises RecordingError: it is not one.
     """
     if len(payload) != _CLOCK.size:
-        raise RecordingError("a clock record of the wrong size")
+        raise RecordingError(f"{path}: has a clock record of the wrong size")
     offset: int = _CLOCK.unpack(payload)[0]
     return offset
 
 
-def parse_end(payload: bytes) -> Totals:
+def parse_end(payload: bytes, path: str) -> Totals:
     """What an END frame says.
 
+    :param path: of the recording, for the message.
     :raises RecordingError: it is not one.
     """
     try:
         end = json.loads(payload)
-        counts = {int(slot): CommandCount(int(seen), int(lost))
+        counts = {int(slot): CommandCount(_count(seen), _count(lost))
                   for slot, (seen, lost) in end.pop("counts").items()}  # fmt: skip
-        return Totals(counts, **{name: int(number) for name, number in end.items()})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RecordingError("an end record that makes no sense") from error
+        return Totals(counts, **{name: _count(number) for name, number in end.items()})
+    except _NONSENSE as error:
+        raise RecordingError(f"{path}: has an end that makes no sense") from error
+
+
+# What a file says need not be what we wrote: nothing of it may upset a terminal or
+# whoever makes a document of it.
+
+
+def _printable(text: Any) -> str:
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+        raise ValueError("not a plain string")
+    return text
+
+
+def _identifier(name: Any) -> str:
+    if not _printable(name).isidentifier():
+        raise ValueError("not the name of a constant")
+    return str(name)
+
+
+def _count(number: Any) -> int:
+    if not isinstance(number, int) or not 0 <= number <= _MAX_COUNT:
+        raise ValueError("not a count")
+    return number
 
 
 def kernel_release() -> str:

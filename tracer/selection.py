@@ -1,6 +1,7 @@
 """Which calls the user asked for."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,26 +12,33 @@ from ..events.wire import COMM_LEN, COMMAND_OTHER, COMMAND_SLOTS
 
 _ALIASES = {"prog_run": "prog_test_run"}  # as in enum bpf_cmd
 
-_SETS: Mapping[str, frozenset[int]] = {
-    "@data": frozenset(number for number, command in COMMANDS.items() if command.data),
-    "@control": frozenset(number for number, command in COMMANDS.items() if not command.data),
-}
+_DATA = frozenset(number for number, command in COMMANDS.items() if command.data)
+_SETS: Mapping[str, frozenset[int]] = {"@data": _DATA, "@control": frozenset(COMMANDS) - _DATA}
 
 
 @dataclass(frozen=True)
 class CommandSet:
-    """Commands by number: those included (None: all, unknown ones too) but not excluded."""
+    """Commands by number.
 
-    included: frozenset[int] | None = None
+    :param listed: those of our tables, and others that were asked for by number or
+        by the running kernel's name.
+    :param unknown: all that our tables do not know besides. They count as control:
+        what nobody knows is not to be left out with the masses.
+    """
+
+    listed: frozenset[int] = frozenset(COMMANDS)
+    unknown: bool = True
     excluded: frozenset[int] = frozenset()
 
     def __contains__(self, number: int) -> bool:
-        return (self.included is None or number in self.included) and number not in self.excluded
+        if number in self.excluded:
+            return False
+        return number in self.listed or (self.unknown and number not in COMMANDS)
 
     def slots(self) -> int:
         """The counter slots that any of these commands falls into, as a bit mask."""
         known = sum(1 << number for number in range(COMMAND_OTHER) if number in self)
-        other = self.included is None or any(n >= COMMAND_OTHER for n in self.included)
+        other = self.unknown or any(number >= COMMAND_OTHER for number in self.listed)
         return known | other << (COMMAND_SLOTS - 1)
 
 
@@ -46,11 +54,10 @@ def command_set(expressions: Iterable[str], newer: Callable[[], Mapping[int, str
         tables do not know a name.
     :raises UsageError: with every name that nobody knows.
     """
-    included: set[int] = set()
-    excluded: set[int] = set()
+    chosen: dict[bool, set[int]] = {False: set(), True: set()}
+    control: dict[bool, bool] = {False: False, True: False}
     mistakes: list[Mistake] = []
     names = {command.name: number for number, command in COMMANDS.items()}
-    positive = False
     for expression in expressions:
         text = expression.strip().removeprefix("trace=")
         whole = text.startswith("!")
@@ -65,18 +72,21 @@ def command_set(expressions: Iterable[str], newer: Callable[[], Mapping[int, str
             if found is None:
                 mistakes.append(Mistake(_unknown(item.strip(), names)))
                 continue
-            positive = positive or not negated
-            (excluded if negated else included).update(found)
+            chosen[negated] |= found
+            control[negated] |= name == "@control"
     if mistakes:
         raise UsageError(mistakes)
-    return CommandSet(frozenset(included) if positive else None, frozenset(excluded))
+    if not chosen[False]:
+        return CommandSet(unknown=not control[True], excluded=frozenset(chosen[True]))
+    unknown = control[False] and not control[True]
+    return CommandSet(frozenset(chosen[False]), unknown, frozenset(chosen[True]))
 
 
 def _numbers(name: str, names: Mapping[str, int]) -> frozenset[int] | None:
     if name in _SETS:
         return _SETS[name]
-    if name.isascii() and name.isdigit():
-        return frozenset({int(name)})
+    if re.fullmatch(r"0x[0-9a-f]+|[0-9]+", name):
+        return frozenset({int(name, 0 if name.startswith("0x") else 10)})
     short = name.removeprefix("bpf_")
     number = names.get(f"BPF_{_ALIASES.get(short, short).upper()}")
     return None if number is None else frozenset({number})

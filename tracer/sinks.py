@@ -91,9 +91,10 @@ class Sink(Protocol):
         :param time_ns: when the call began, ns since the epoch.
         """
 
-    def end(self, totals: Totals, names: Mapping[int, str], sequence: int) -> None:
+    def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
         """The last thing that happens.
 
+        :param totals: None if nobody knows them.
         :param names: of the counter slots in ``totals``.
         """
 
@@ -113,8 +114,8 @@ class TextStyle:
     """Begin with ``comm[pid]``, for there may be several."""
 
     @classmethod
-    def of(cls, config: Config, *, terminal: bool) -> "TextStyle":
-        wanted = terminal and "NO_COLOR" not in os.environ
+    def of(cls, config: Config, *, terminal: bool, several: bool) -> "TextStyle":
+        wanted = terminal and not os.environ.get("NO_COLOR")
         return cls(
             xlat=Xlat(config.constants),
             verbose=config.verbose,
@@ -123,7 +124,7 @@ class TextStyle:
             syscall_times=config.syscall_times,
             column=config.column,
             color=config.color == "always" or (config.color == "auto" and wanted),
-            process=len(config.pids) != 1 or config.follow,
+            process=several,
         )
 
 
@@ -148,7 +149,7 @@ class TextSink:
             leader, call, result = self._colored(leader, call, result, event)
         self._output.write(f"{leader}{call}{padding}{result}\n".encode())
 
-    def end(self, totals: Totals, names: Mapping[int, str], sequence: int) -> None:
+    def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
         pass  # losses are told on standard error
 
     def _leader(self, event: Event, time_ns: int) -> str:
@@ -203,7 +204,9 @@ class JsonSink:
         )
         self._output.write(ecs.json_line(document))
 
-    def end(self, totals: Totals, names: Mapping[int, str], sequence: int) -> None:
+    def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
+        if totals is None:
+            return  # to say nothing is better than that nothing was lost
         document = ecs.loss_document(totals, names, self._origin, sequence=sequence)
         self._output.write(ecs.json_line(document))
 
@@ -229,7 +232,7 @@ class SummarySink:
         row.errors += event.failed
         row.ns += event.call.duration_ns
 
-    def end(self, totals: Totals, names: Mapping[int, str], sequence: int) -> None:
+    def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
         rows = sorted(self._sums.items(), key=lambda item: (-item[1].ns, item[0]))
         total = _Sum(
             sum(row.calls for _, row in rows),
@@ -250,9 +253,12 @@ def _summary_row(name: str, row: _Sum, total_ns: int) -> str:
     return f"{percent:6.2f} {row.ns / _SECOND:11.6f} {per_call:11} {row.calls:9} {errors:>9} {name}"
 
 
-def sinks_for(config: Config, output: Output, origin: Origin) -> list[Sink]:
-    """What the options ask for."""
-    style = TextStyle.of(config, terminal=output.is_terminal)
+def sinks_for(config: Config, output: Output, origin: Origin, *, several: bool) -> list[Sink]:
+    """What the options ask for.
+
+    :param several: calls may come from more than one process.
+    """
+    style = TextStyle.of(config, terminal=output.is_terminal, several=several)
     if config.format == "json":
         return [JsonSink(output, origin, style if config.message else None)]
     sinks: list[Sink] = []
@@ -264,9 +270,16 @@ def sinks_for(config: Config, output: Output, origin: Origin) -> list[Sink]:
 
 
 def say(message: str) -> None:
-    """One line for the person at the terminal, on standard error."""
+    """One line for the person at the terminal, on standard error.
+
+    Names of files and what a recording says may be in it, so nothing that a terminal
+    would act on is left.
+    """
+    if sys.stderr is None:  # closed by whoever started us
+        return
+    harmless = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
     try:
-        sys.stderr.write(f"bpfsnoop: {message}\n")
+        sys.stderr.write(f"bpfsnoop: {harmless}\n")
         sys.stderr.flush()
     except OSError:
         pass  # nobody is there to read it

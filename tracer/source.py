@@ -32,12 +32,10 @@ class Batch(NamedTuple):
 class End(NamedTuple):
     """How a source ended."""
 
-    totals: Totals
+    totals: Totals | None
+    """None if nobody knows them: it was over early, or is not over yet."""
     problem: str = ""
     """One sentence on why it was over early."""
-
-
-_NOTHING: Final = Totals({}, 0, 0, 0)
 
 
 class Source(Protocol):
@@ -76,7 +74,7 @@ class Live:
         self._watch = watch
         self._clock_offset_ns = _clock_offset_ns()
         self._recorder = self._start_recording(record) if record else None
-        self._end = End(_NOTHING)
+        self._end = End(None)
 
     def batches(self) -> Iterator[Batch]:
         while not self._watch.over:
@@ -129,7 +127,7 @@ class Replay:
         self.origin = Origin(header.hostname, header.host_id, header.probe)
         self.kernel_names = header.kernel_names
         self._finished = False
-        self._end = End(_NOTHING)
+        self._end = End(None)
 
     def batches(self) -> Iterator[Batch]:
         calls: list[Call] = []
@@ -139,17 +137,18 @@ class Replay:
                 if kind == recording.CALL and not self._finished:
                     calls.append(parse(payload))
                 elif kind == recording.CLOCK:
+                    later = recording.parse_clock(payload, self._path)
                     yield Batch(calls, offset)
-                    calls, offset = [], recording.parse_clock(payload)
+                    calls, offset = [], later
                 elif kind == recording.END:
-                    self._end = End(recording.parse_end(payload))
+                    self._end = End(recording.parse_end(payload, self._path))
                 if len(calls) >= _REPLAY_BATCH:
                     yield Batch(calls, offset)
                     calls = []
         except RecordingError as error:
-            self._end = End(_NOTHING, str(error))
+            self._end = End(None, str(error))
         except WireError as error:
-            self._end = End(_NOTHING, f"{self._path}: {error}")
+            self._end = End(None, f"{self._path}: {error}")
         yield Batch(calls, offset)
 
     def finish(self) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 _FAMILY_POLL_S: Final = 0.2
+_LONGEST_S: Final = 86_400.0  # epoll_wait(2) takes no more than 24 days
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -23,6 +24,8 @@ class Watch:
 
     def __init__(self, fd: int) -> None:
         self.over = False
+        self.insisted = False
+        """There was a second signal: whoever sent it does not want to wait."""
         self._deadline: float | None = None
         self._actions: dict[int, Callable[[], None]] = {}
         self._family: Callable[[], bool] | None = None
@@ -36,7 +39,12 @@ class Watch:
 
     def __enter__(self) -> Self:
         self._old_wakeup = signal.set_wakeup_fd(self._wakeup_end, warn_on_full_buffer=False)
-        self._old_handlers = {number: signal.signal(number, _noticed) for number in _SIGNALS}
+        self._old_handlers = {
+            number: signal.signal(number, _noticed)
+            for number in _SIGNALS
+            # nohup means that we stay when the terminal goes
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(
@@ -79,17 +87,25 @@ class Watch:
 
         def ended(pidfd: int) -> None:
             alive.discard(pidfd)
-            self._poll.unregister(pidfd)
-            del self._actions[pidfd]
             on_exit(pidfd)
             if not alive:
                 if family is None:
                     self.finish()
                 self._family = family
 
-        for pidfd in alive:
-            self._poll.register(pidfd, select.EPOLLIN)
-            self._actions[pidfd] = lambda pidfd=pidfd: ended(pidfd)  # type: ignore[misc]
+        for pidfd in list(alive):
+            self.on_exit(pidfd, ended)
+
+    def on_exit(self, pidfd: int, action: Callable[[int], None]) -> None:
+        """Called once, with the pidfd, when its process ends."""
+
+        def ended() -> None:
+            self._poll.unregister(pidfd)
+            del self._actions[pidfd]
+            action(pidfd)
+
+        self._poll.register(pidfd, select.EPOLLIN)
+        self._actions[pidfd] = ended
 
     def wait(self) -> None:
         """Returns when the descriptor is readable or something else happened."""
@@ -103,12 +119,10 @@ class Watch:
             self.finish()
 
     def _timeout(self) -> float | None:
-        until_deadline = (
-            None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        )
-        if self._family is None:
-            return until_deadline
-        return _FAMILY_POLL_S if until_deadline is None else min(_FAMILY_POLL_S, until_deadline)
+        longest = _LONGEST_S if self._family is None else _FAMILY_POLL_S
+        if self._deadline is None:
+            return None if self._family is None else longest
+        return min(longest, max(0.0, self._deadline - time.monotonic()))
 
     def _signalled(self) -> None:
         for number in os.read(self._wakeup, 4096):
@@ -118,6 +132,7 @@ class Watch:
             if self._signals == 1:
                 self._on_signal(number)
             else:
+                self.insisted = True
                 self.finish()
 
 

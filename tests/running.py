@@ -1,0 +1,259 @@
+"""bpfsnoop and the stimulus as processes of their own, the way a user runs them.
+
+Nothing here sleeps: a tracer has begun when it says so, and a stimulus waits until
+it is told to go on.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
+
+from jsonschema.exceptions import best_match
+
+import bpfsnoop
+import stimulus
+from documents import VALIDATOR
+from stimulus import MadeCall
+
+ROOT = Path(str(bpfsnoop.__file__)).parent
+BPFSNOOP = str(Path(sys.executable).with_name("bpfsnoop"))
+STIMULUS = (sys.executable, str(stimulus.__file__))
+COMM = Path(sys.executable).name[: stimulus.COMM_LEN - 1]
+"""The name that the kernel gives to a stimulus."""
+
+STARTED = "tracing bpf(2) of"
+NOBODY = 65534
+
+_PATIENCE_S = 60
+"""Nothing takes this long: it hangs."""
+
+Document = dict[str, Any]
+
+
+class Finished(NamedTuple):
+    """A process that has ended."""
+
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Of standard output, each of them whole."""
+        assert self.out.endswith(b"\n") or not self.out
+        return self.out.decode("ascii").splitlines()
+
+    @property
+    def complaint(self) -> str:
+        """The only line on standard error."""
+        assert self.err.endswith("\n"), self.err
+        (line,) = self.err.splitlines()
+        return line
+
+
+def bpfsnoop_run(
+    *args: str | bytes | Path,
+    under: Sequence[str] = (),
+    env: dict[str, str] | None = None,
+    stdout: int = subprocess.PIPE,
+) -> Finished:
+    """bpfsnoop from start to end.
+
+    :param under: what to run it under, such as ``unshare``.
+    :param env: on top of our own.
+    """
+    process = subprocess.run(
+        [*under, BPFSNOOP, *args],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=os.environ | (env or {}),
+        timeout=_PATIENCE_S,
+        check=False,
+    )
+    return Finished(process.returncode, process.stdout or b"", process.stderr.decode())
+
+
+class Running:
+    """A child process; leaving the context ends it, if it has not ended by itself."""
+
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+
+    def read_until(self, pipe: IO[bytes] | None, text: str) -> str:
+        """What comes out of the pipe, up to and with a line that has the text in it."""
+        assert pipe
+        data = b""
+        deadline = time.monotonic() + _PATIENCE_S
+        while text.encode() not in data or not data.endswith(b"\n"):
+            ready, _, _ = select.select([pipe], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"waited in vain for {text!r} behind {data!r}"
+            chunk = os.read(pipe.fileno(), 1)
+            assert chunk, f"it ended without {text!r}: {data.decode()}"
+            data += chunk
+        return data.decode()
+
+
+class Tracer(Running):
+    """bpfsnoop while it runs."""
+
+    def __init__(self, *args: str | Path, stdout: int = subprocess.PIPE) -> None:
+        self.process = subprocess.Popen(
+            [BPFSNOOP, *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE
+        )
+        self._said = ""
+
+    def ready(self) -> Self:
+        """Waits until it traces."""
+        self._said += self.read_until(self.process.stderr, STARTED)
+        return self
+
+    def stop(self, number: int = signal.SIGINT) -> Finished:
+        """Tells it to end."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> Finished:
+        """Waits until it has ended by itself; reads all that it still writes."""
+        out, err = self.process.communicate(timeout=_PATIENCE_S)
+        return Finished(self.process.returncode, out or b"", self._said + err.decode())
+
+    def status(self, key: str) -> str:
+        """A line of /proc/PID/status."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return dict(line.split(":", 1) for line in lines)[key].strip()
+
+
+class Stimulus(Running):
+    """The stimulus while it runs; with ``--wait`` or as ``sleepy`` it waits for lines."""
+
+    def __init__(self, *args: str) -> None:
+        self.process = subprocess.Popen(
+            [*STIMULUS, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.read_until(self.process.stdout, "ready")
+
+    def go(self) -> Self:
+        """Gives it a line to go on."""
+        assert self.process.stdin
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return self
+
+    def poke(self, times: int) -> list[MadeCall]:
+        """Lets a ``sleepy`` one make that many calls, and waits for them."""
+        return [
+            calls_of(self.go().read_until(self.process.stdout, "}").encode())[0]
+            for _ in range(times)
+        ]
+
+    def end(self) -> bytes:
+        """Waits until it has ended; what it printed since."""
+        out, _ = self.process.communicate(timeout=_PATIENCE_S)
+        assert self.process.returncode == 0
+        return out
+
+
+def stimulate(*args: str | bytes, user: int | None = None) -> list[MadeCall]:
+    """The stimulus from start to end; a user other than us need not be able to read it."""
+    argv: Sequence[str | bytes] = STIMULUS
+    if user is not None:
+        argv = os.path.realpath(sys.executable), "-c", Path(STIMULUS[1]).read_text()
+    process = subprocess.run(
+        [*argv, *args], stdout=subprocess.PIPE, user=user, timeout=_PATIENCE_S, check=True
+    )
+    return calls_of(process.stdout)
+
+
+def calls_of(out: bytes) -> list[MadeCall]:
+    """What a stimulus printed."""
+    made = []
+    for line in out.splitlines():
+        about = json.loads(line)
+        fields = {name: about[name] for name in MadeCall._fields}
+        for name in ("entry", "exit"):
+            fields[name] = bytes.fromhex(fields[name])
+        made.append(MadeCall(**fields))
+    return made
+
+
+def validated(document: Document) -> Document:
+    """Itself, if it is as events/schema.json says."""
+    error = best_match(VALIDATOR.iter_errors(document))
+    assert error is None, f"{error.json_path}: {error.message}\nin {document}"
+    return document
+
+
+class Trace(NamedTuple):
+    """What ``--json`` wrote."""
+
+    events: list[Document]
+    loss: Document
+    """The closing document."""
+
+    @classmethod
+    def of(cls, out: bytes, *, validate_each: int = 1) -> Self:
+        """Parses, validates and checks what holds for every trace.
+
+        :param validate_each: only every n-th event, for traces of thousands that
+            are much alike.
+        """
+        assert out.endswith(b"\n"), out[-200:]
+        assert not any(byte < ord(" ") or byte > ord("~") for byte in set(out) - {ord("\n")})
+        *events, loss = (json.loads(line) for line in out.splitlines())
+        for document in [*events[::validate_each], loss]:
+            validated(document)
+        assert {document["event"]["dataset"] for document in events} <= {"bpfsnoop.call"}
+        assert loss["event"]["dataset"] == "bpfsnoop.loss"
+        sequence = [document["event"]["sequence"] for document in [*events, loss]]
+        assert sequence == list(range(1, len(events) + 2))
+        return cls(events, loss)
+
+    @property
+    def seen(self) -> int:
+        return int(self.loss["bpf"]["loss"]["seen"])
+
+    @property
+    def lost(self) -> int:
+        return int(self.loss["bpf"]["loss"]["lost"])
+
+    def of_processes(self, pids: Collection[int]) -> list[Document]:
+        return [document for document in self.events if document["process"]["pid"] in pids]
+
+    def map_names(self) -> list[str]:
+        """What the maps are called that were made, or were to be."""
+        return [document["bpf"]["attr"]["map_name"] for document in self.events]
+
+
+def identity(made: MadeCall | Document) -> tuple[int, int, str, int, int]:
+    """What tells calls apart, from the one side or the other: pid, tid, address, size, result."""
+    if isinstance(made, MadeCall):
+        return made.tgid, made.tid, hex(made.attr_addr), made.size, made.retval
+    process, bpf = made["process"], made["bpf"]
+    return process["pid"], process["thread"]["id"], bpf["attr_address"], bpf["size"], bpf["retval"]

@@ -1,0 +1,174 @@
+"""The reader of the ring, on pages that a test has laid out as kernel/bpf/ringbuf.c does."""
+
+import mmap
+import os
+from collections.abc import Iterator
+from struct import Struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpfsnoop.tracer.ring import Ring
+
+PAGE = mmap.PAGESIZE
+SIZE = PAGE
+BUSY, DISCARD = 1 << 31, 1 << 30
+POSITION, HEADER = Struct("=Q"), Struct("=II")
+ALL = 1 << 30
+
+
+class Producer:
+    """The kernel's end. A ring has as much room as there is, as in the kernel."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("ring")
+        os.ftruncate(self.fd, 2 * PAGE + SIZE)
+        self._pages = mmap.mmap(self.fd, 2 * PAGE + SIZE)
+        self.position = 0
+
+    def close(self) -> None:
+        self._pages.close()
+        os.close(self.fd)
+
+    @property
+    def consumed(self) -> int:
+        """What the reader says that it has done with."""
+        position: int = POSITION.unpack_from(self._pages, 0)[0]
+        return position
+
+    def reserve(self, length: int) -> int | None:
+        """The place of a record that is being written; None if there is no room."""
+        room = (HEADER.size + length + 7) & ~7
+        if self.position + room - self.consumed > SIZE - 1:
+            return None
+        start = self.position
+        self._write(start, HEADER.pack(length | BUSY, 0xFFFF_FFFF))
+        self.position += room
+        POSITION.pack_into(self._pages, PAGE, self.position)
+        return start
+
+    def commit(self, start: int, data: bytes, *, discard: bool = False) -> None:
+        self._write(start + HEADER.size, data)
+        self._write(start, HEADER.pack(len(data) | DISCARD * discard, 0xFFFF_FFFF))
+
+    def put(self, data: bytes, *, discard: bool = False) -> bool:
+        """Whether there was room."""
+        start = self.reserve(len(data))
+        if start is not None:
+            self.commit(start, data, discard=discard)
+        return start is not None
+
+    def _write(self, position: int, data: bytes) -> None:
+        for offset, byte in enumerate(data, position):
+            self._pages[2 * PAGE + offset % SIZE] = byte
+
+
+@pytest.fixture
+def producer() -> Iterator[Producer]:
+    made = Producer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ring(producer: Producer) -> Iterator[Ring]:
+    made = Ring(producer.fd, SIZE)
+    yield made
+    made.close()
+
+
+def test_nothing_is_there_at_first(ring: Ring) -> None:
+    assert ring.drain(ALL) == []
+
+
+def test_records_come_in_order_and_once(producer: Producer, ring: Ring) -> None:
+    for data in (b"one", b"", b"three and more", b"8 bytes."):
+        producer.put(data)
+    assert ring.drain(ALL) == [b"one", b"", b"three and more", b"8 bytes."]
+    assert producer.consumed == producer.position
+    assert ring.drain(ALL) == []
+
+
+def test_a_record_that_is_still_written_is_waited_for(producer: Producer, ring: Ring) -> None:
+    """And so is everything behind it, or the order would be lost."""
+    producer.put(b"before")
+    start = producer.reserve(6)
+    assert start is not None
+    producer.put(b"behind")
+    assert ring.drain(ALL) == [b"before"]
+    assert ring.drain(ALL) == []
+    assert producer.consumed == start
+    producer.commit(start, b"busy..")
+    assert ring.drain(ALL) == [b"busy..", b"behind"]
+
+
+def test_a_record_that_was_given_up_is_left_out(producer: Producer, ring: Ring) -> None:
+    producer.put(b"never", discard=True)
+    assert ring.drain(ALL) == []
+    assert producer.consumed == producer.position
+    producer.put(b"one")
+    producer.put(b"not this", discard=True)
+    producer.put(b"two")
+    assert ring.drain(ALL) == [b"one", b"two"]
+
+
+def test_there_is_a_limit_but_always_progress(producer: Producer, ring: Ring) -> None:
+    records = [bytes([number]) * 100 for number in range(20)]
+    for record in records:
+        producer.put(record)
+    taken = []
+    while batch := ring.drain(250):
+        assert len(batch) in (2, 3)
+        taken += batch
+    assert taken == records
+    producer.put(b"larger than the limit")
+    assert ring.drain(1) == [b"larger than the limit"]
+
+
+def test_the_largest_record_fits_in_wherever_it_begins(producer: Producer, ring: Ring) -> None:
+    largest = bytes(range(256)) * (SIZE // 256)
+    largest = largest[: SIZE - HEADER.size - 8]
+    for _ in range(SIZE // 8):
+        assert producer.put(largest)
+        assert ring.drain(ALL) == [largest]
+        producer.put(b"")
+        ring.drain(ALL)
+
+
+def test_a_reader_begins_where_the_last_one_ended(producer: Producer, ring: Ring) -> None:
+    producer.put(b"one")
+    ring.drain(ALL)
+    producer.put(b"two")
+    another = Ring(producer.fd, SIZE)
+    assert another.drain(ALL) == [b"two"]
+    another.close()
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.binary(max_size=SIZE // 3), st.booleans()),  # a record, perhaps given up
+        st.integers(1, 2 * SIZE),  # a drain with this limit
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_what_is_put_in_comes_out(steps: list[tuple[bytes, bool] | int]) -> None:
+    """All of it, in order, whatever the sizes and however often the ring goes round."""
+    producer = Producer()
+    ring = Ring(producer.fd, SIZE)
+    put, taken = [], []
+    for step in steps:
+        if isinstance(step, int):
+            taken += ring.drain(step)
+        elif producer.put(step[0], discard=step[1]) and not step[1]:
+            put.append(step[0])
+        assert put[: len(taken)] == taken
+    while producer.consumed < producer.position:
+        taken += ring.drain(ALL)
+    assert taken == put
+    ring.close()
+    producer.close()

@@ -1,0 +1,358 @@
+"""Where events go: files, lines with what stands in front and behind, the table."""
+
+import json
+import os
+import pty
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
+from bpfsnoop.events.errors import OutputError
+from bpfsnoop.events.value import Xlat
+from bpfsnoop.tracer.sinks import JsonSink, Output, SummarySink, TextSink, TextStyle, say
+from calls import call_of
+from documents import DECODER, ORIGIN, VALIDATOR
+
+FREEZE = call_of(22, b"\3\0\0\0")
+FAILED = FREEZE._replace(retval=-1)
+LINE = "bpf(BPF_MAP_FREEZE, {map_fd=3}, 4)"
+NOON = 1_700_000_000_123_456_789
+
+PLAIN = TextStyle(
+    xlat=Xlat.ABBREV, verbose=False, timestamps="none", relative=False, syscall_times=False,
+    column=40, color=False, process=False,
+)  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def output(path: Path) -> Iterator[Output]:
+    made = Output(str(path))
+    made.begin()
+    yield made
+    made.end()
+
+
+def _lines(path: Path, output: Output, style: TextStyle, *events: tuple[Call, int]) -> list[str]:
+    sink = TextSink(output, style)
+    for sequence, (call, time_ns) in enumerate(events, 1):
+        sink.event(DECODER.decode(call), time_ns, sequence)
+    output.flush()
+    return path.read_text().splitlines()
+
+
+# --- Files -------------------------------------------------------------------------------
+
+
+def test_a_file_is_made_and_filled(path: Path) -> None:
+    output = Output(str(path))
+    output.begin()
+    output.write(b"line\n")
+    output.flush()
+    assert path.read_bytes() == b"line\n"
+    output.end()
+
+
+def test_what_was_in_a_file_goes_when_the_run_begins(path: Path) -> None:
+    """But not before: a run that cannot start destroys nothing."""
+    path.write_bytes(b"precious\n" * 100)
+    output = Output(str(path))
+    assert path.read_bytes() == b"precious\n" * 100
+    output.begin()
+    output.write(b"new\n")
+    output.end()
+    assert path.read_bytes() == b"new\n"
+
+
+def test_a_file_made_for_a_run_that_never_began_goes(path: Path) -> None:
+    Output(str(path)).end()
+    assert not path.exists()
+    path.write_bytes(b"precious")
+    Output(str(path)).end()
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_file_may_be_for_the_owner_only(path: Path) -> None:
+    old = os.umask(0)
+    try:
+        output = Output(str(path), mode=0o600)
+    finally:
+        os.umask(old)
+    output.begin()
+    output.end()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [(".", "Is a directory"), ("no/such", "No such file or directory"),
+     ("x" * 300, "File name too long")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_opened(tmp_path: Path, name: str, reason: str) -> None:
+    target = tmp_path / name
+    with pytest.raises(OutputError) as error:
+        Output(str(target))
+    assert str(error.value) == f"cannot open {target}: {reason}"
+
+
+def test_a_full_disk_is_told_when_it_is_noticed() -> None:
+    output = Output("/dev/full")
+    output.begin()
+    output.write(b"line\n")
+    with pytest.raises(OutputError) as error:
+        output.flush()
+    assert str(error.value) == "cannot write to /dev/full: No space left on device"
+    with pytest.raises(OutputError):
+        output.write(b"x" * (1 << 20))
+    output.end()
+
+
+def test_a_pipe_that_nobody_reads_is_no_error_of_ours(path: Path) -> None:
+    """It is told apart, because '| head' is how it happens."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    output = Output(str(path))
+    output.begin()
+    os.close(reader)
+    output.write(b"line\n")
+    with pytest.raises(BrokenPipeError):
+        output.flush()
+    output.end()
+
+
+def test_a_terminal_gets_each_line_at_once() -> None:
+    ours, theirs = pty.openpty()
+    output = Output(os.ttyname(theirs))
+    output.begin()
+    assert output.is_terminal
+    output.write(b"line\n")
+    assert os.read(ours, 100) == b"line\r\n"
+    output.end()
+    os.close(ours)
+    os.close(theirs)
+
+
+# --- Lines -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, f"{LINE}      = 0"),
+        ({"column": 0}, f"{LINE} = 0"),
+        ({"column": 35}, f"{LINE} = 0"),
+        ({"column": 36}, f"{LINE}  = 0"),
+        ({"column": 200}, f"{LINE:200}= 0"),
+        ({"process": True}, f"loader[1234] {LINE} = 0"),
+        ({"process": True, "column": 60}, f"{f'loader[1234] {LINE}':60}= 0"),
+        ({"syscall_times": True}, f"{LINE}      = 0 <0.000031>"),
+        ({"xlat": Xlat.RAW}, "bpf(0x16, {map_fd=3}, 4)                = 0"),
+        ({"timestamps": "epoch"}, f"1700000000.123456 {LINE} = 0"),
+        ({"relative": True}, f"     0.000000 {LINE} = 0"),
+        ({"timestamps": "epoch", "relative": True},
+         f"1700000000.123456 (+     0.000000) {LINE} = 0"),
+        ({"process": True, "timestamps": "epoch"},
+         f"loader[1234] 1700000000.123456 {LINE} = 0"),
+    ],
+)  # fmt: skip
+def test_line(path: Path, output: Output, changes: dict[str, object], line: str) -> None:
+    style = replace(PLAIN, **changes)  # type: ignore[arg-type]
+    assert _lines(path, output, style, (FREEZE, NOON)) == [line]
+
+
+@pytest.mark.parametrize(
+    ("zone", "stamps"),
+    [
+        ("UTC0", ["22:13:20", "22:13:20.123456", "1700000000.123456"]),
+        ("IST-5:30", ["03:43:20", "03:43:20.123456", "1700000000.123456"]),
+    ],
+)
+def test_the_clock_is_the_local_one(
+    path: Path, output: Output, monkeypatch: pytest.MonkeyPatch, zone: str, stamps: list[str]
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for timestamps in ("seconds", "microseconds", "epoch"):
+            lines = _lines(path, output, replace(PLAIN, timestamps=timestamps), (FREEZE, NOON))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert lines == [f"{stamp} {LINE} = 0" for stamp in stamps]
+
+
+def test_time_since_the_call_before(path: Path, output: Output) -> None:
+    """Calls come as they return, so one may have begun before the one in front of it."""
+    lines = _lines(
+        path, output, replace(PLAIN, relative=True),
+        (FREEZE, NOON), (FREEZE, NOON + 1_500), (FREEZE, NOON - 2_000_001_000),
+        (FREEZE, NOON + 12_345 * 10**9),
+    )  # fmt: skip
+    assert [line.split(" bpf")[0] for line in lines] == [
+        "     0.000000", "     0.000001", "    -2.000002", " 12347.000001",
+    ]  # fmt: skip
+
+
+def test_long_calls_have_seconds(path: Path, output: Output) -> None:
+    call = FREEZE._replace(duration_ns=65_000_000_999)
+    (line,) = _lines(path, output, replace(PLAIN, syscall_times=True), (call, NOON))
+    assert line.endswith(" = 0 <65.000000>")
+
+
+# --- Colours -----------------------------------------------------------------------------
+
+
+def test_colours_mark_the_command_and_failures(path: Path, output: Output) -> None:
+    style = replace(PLAIN, color=True, process=True, column=0)
+    assert _lines(path, output, style, (FREEZE, NOON), (FAILED, NOON)) == [
+        "\x1b[2mloader[1234] \x1b[0mbpf(\x1b[36mBPF_MAP_FREEZE\x1b[0m, {map_fd=3}, 4) = 0",
+        "\x1b[2mloader[1234] \x1b[0mbpf(\x1b[36mBPF_MAP_FREEZE\x1b[0m, {map_fd=3}, 4)"
+        " \x1b[31m= -1 EPERM (Operation not permitted)\x1b[0m",
+    ]
+
+
+COMMS = st.binary(max_size=15).filter(lambda comm: b"\0" not in comm)
+ANY_CALL = st.builds(
+    lambda cmd, attr, comm, retval, size: call_of(cmd, attr, comm=comm, retval=retval, size=size),
+    st.sampled_from([0, 5, 22, 28, 63, 4000]).map(int) | st.just(5 | COMMON_ATTRS),
+    st.binary(max_size=150) | st.just(b"\x1b[31m" * 24),
+    COMMS | st.just(b"\x1b[31m\n"),
+    st.integers(-600, 3),
+    st.none() | st.integers(0, 5000),
+)
+
+
+@given(ANY_CALL, st.sampled_from(list(Xlat)), st.booleans())
+def test_colours_come_from_us_only(call: Call, xlat: Xlat, verbose: bool) -> None:
+    """Without ours, the line is the one without colours: printable ASCII and nothing else."""
+    ours, theirs = os.pipe()
+    output = Output(f"/proc/self/fd/{theirs}")
+    style = replace(PLAIN, process=True, xlat=xlat, verbose=verbose, syscall_times=True)
+    for color in (False, True):
+        TextSink(output, replace(style, color=color)).event(DECODER.decode(call), NOON, 1)
+    output.flush()
+    plain, colored, rest = os.read(ours, 1 << 16).decode("ascii").split("\n")
+    output.end()
+    os.close(ours)
+    os.close(theirs)
+    assert plain.isprintable()
+    assert re.sub(r"\x1b\[(?:0|2|31|36)m", "", colored) == plain
+    assert rest == ""
+
+
+# --- Documents ---------------------------------------------------------------------------
+
+
+def test_documents_and_the_last_one(path: Path, output: Output) -> None:
+    sink = JsonSink(output, ORIGIN, None)
+    sink.event(DECODER.decode(FREEZE), NOON, 1)
+    sink.event(DECODER.decode(FAILED), NOON + 1, 2)
+    sink.end(Totals({22: CommandCount(5, 3)}, 0, 0, NOON), {22: "BPF_MAP_FREEZE"}, 3)
+    output.flush()
+    documents = [json.loads(line) for line in path.read_bytes().splitlines()]
+    for document in documents:
+        VALIDATOR.validate(document)
+    assert [document["event"]["sequence"] for document in documents] == [1, 2, 3]
+    assert [document["event"]["outcome"] for document in documents] == [
+        "success", "failure", "failure",
+    ]  # fmt: skip
+    assert documents[1]["@timestamp"] == "2023-11-14T22:13:20.123456790Z"
+    assert documents[2]["bpf"]["loss"]["commands"] == [
+        {"cmd": "BPF_MAP_FREEZE", "seen": 5, "lost": 3}
+    ]
+
+
+def test_what_was_lost_is_not_said_if_nobody_knows(path: Path, output: Output) -> None:
+    JsonSink(output, ORIGIN, None).end(None, {}, 1)
+    output.flush()
+    assert path.read_bytes() == b""
+
+
+def test_a_message_is_the_line_without_its_padding(path: Path, output: Output) -> None:
+    sink = JsonSink(output, ORIGIN, replace(PLAIN, xlat=Xlat.RAW, column=80, process=True))
+    sink.event(DECODER.decode(FREEZE), NOON, 1)
+    output.flush()
+    assert json.loads(path.read_bytes())["message"] == "bpf(0x16, {map_fd=3}, 4) = 0"
+
+
+# --- The table ---------------------------------------------------------------------------
+
+
+def _table(path: Path, output: Output, *calls: Call) -> list[str]:
+    sink = SummarySink(output)
+    for sequence, call in enumerate(calls, 1):
+        sink.event(DECODER.decode(call), NOON, sequence)
+    sink.end(None, {}, len(calls) + 1)
+    output.flush()
+    return path.read_text().splitlines()
+
+
+def test_the_table_is_straces(path: Path, output: Output) -> None:
+    """Its columns and their widths, the dearest command first."""
+    lookup = call_of(1, bytes(32))._replace(duration_ns=1_000)
+    load = call_of(5, bytes(100), retval=-13)._replace(duration_ns=3_999_000)
+    unknown = call_of(4000, b"")._replace(duration_ns=0)
+    assert _table(path, output, lookup, load, lookup, unknown, load._replace(retval=4)) == [
+        "% time     seconds  usecs/call     calls    errors command",
+        "------ ----------- ----------- --------- --------- ----------------",
+        " 99.97    0.007998        3999         2         1 BPF_PROG_LOAD",
+        "  0.03    0.000002           1         2           BPF_MAP_LOOKUP_ELEM",
+        "  0.00    0.000000           0         1           0xfa0",
+        "------ ----------- ----------- --------- --------- ----------------",
+        "100.00    0.008000        1600         5         1 total",
+    ]
+
+
+def test_a_table_of_nothing(path: Path, output: Output) -> None:
+    assert _table(path, output)[2:] == [
+        "------ ----------- ----------- --------- --------- ----------------",
+        "  0.00    0.000000           0         0           total",
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 5, 4000]), st.booleans(), st.integers(0, 10**9))))
+def test_the_table_adds_up(calls: list[tuple[int, bool, int]]) -> None:
+    ours, theirs = os.pipe()
+    output = Output(f"/proc/self/fd/{theirs}")
+    sink = SummarySink(output)
+    for cmd, failed, duration in calls:
+        call = call_of(cmd, b"", retval=-failed)._replace(duration_ns=duration)
+        sink.event(DECODER.decode(call), NOON, 1)
+    sink.end(None, {}, 1)
+    output.end()
+    os.close(theirs)
+    with os.fdopen(ours) as file:
+        rows = [line.split() for line in file.read().splitlines()[2:] if line[0] != "-"]
+    *commands, total = rows
+    assert len(commands) == len({cmd for cmd, _, _ in calls})
+    assert sum(int(row[3]) for row in commands) == int(total[3]) == len(calls)
+    failures = sum(failed for _, failed, _ in calls)
+    assert total[4:] == ([str(failures)] if failures else []) + ["total"]
+    if sum(duration for *_, duration in calls):
+        assert sum(float(row[0]) for row in commands) == pytest.approx(100, abs=0.05)
+    seconds = [float(row[1]) for row in commands]
+    assert seconds == sorted(seconds, reverse=True)
+    assert sum(seconds) == pytest.approx(float(total[1]), abs=1e-5)
+
+
+# --- What is said to a person ------------------------------------------------------------
+
+
+def test_what_is_said_is_one_harmless_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a file name or a recording brought into it."""
+    say("cannot open \x1b[2J\n\udcff\N{EURO SIGN}: No such file or directory")
+    said = capsys.readouterr().err
+    assert said == (
+        "bpfsnoop: cannot open \\x1b[2J\\n\\udcff\N{EURO SIGN}: No such file or directory\n"
+    )

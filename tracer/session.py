@@ -1,0 +1,202 @@
+"""One run on the live kernel: what is opened, attached, begun, watched and ended."""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ..events.errors import CannotStart, Mistake, UsageError
+from . import btf, loader, privilege
+from .command import TracedCommand, find_program
+from .config import Config
+from .pipeline import Outcome, run
+from .program import KernelFilter, Program
+from .selection import CommandSet, Selection, command_set, kernel_comm
+from .sinks import Output, say, sinks_for
+from .source import PROBE, Live
+from .watch import Watch
+
+INTERRUPTED: Final = 130
+"""The exit status of what Ctrl-C ended, as shells have it."""
+
+
+class Run(NamedTuple):
+    """How a run ended."""
+
+    outcome: Outcome | None
+    """None if nobody read the output to the end."""
+    command_status: int | None
+    """The exit status of ``-- CMD``; None without one."""
+
+
+def trace(options: Config, command_argv: list[str] | None) -> Run:
+    """Traces what the options name, or a command and its children, until it is over.
+
+    What can be wrong is found out first: nothing is begun that cannot go on.
+
+    :raises CannotStart, UsageError, OutputError: see there.
+    :raises BrokenPipeError: nobody reads the output any more.
+    """
+    if options.follow and not options.pids:
+        raise UsageError([Mistake(
+            "-f follows the children of the processes that -p names: add -p PID"
+            " (without -p all processes are traced, with -- CMD its children are)"
+        )])  # fmt: skip
+    commands = command_set(options.events, _commands_of_this_kernel)
+    path = find_program(command_argv[0]) if command_argv else ""
+    privilege.require()
+    with ExitStack() as stack:
+        targets = _Targets({_pidfd(pid, stack): pid for pid in options.pids}, options.follow)
+        outputs = _open_outputs(options, stack)
+        loaded = _loaded(options, follow=options.follow or bool(command_argv))
+        program = Program(loaded, options.ring_size)
+        stack.callback(program.close)
+        watch = stack.enter_context(Watch(program.ring_fd))
+        if command_argv:
+            targets.command = TracedCommand(path, command_argv)
+        targets.watched_by(watch, program)
+        if options.duration:
+            watch.until(options.duration / 1e9)
+        program.start(_kernel_filter(options, commands, targets))
+        for output in outputs:
+            output.begin()
+        record = outputs[1] if options.record else None
+        source = Live(program, loaded.kernel_names, watch, record)
+        if targets.command:
+            targets.command.open_gate()
+        elif not options.quiet:
+            say(f"tracing bpf(2) of {targets} ({PROBE}); Ctrl-C ends it")
+        outcome = _outcome(options, commands, targets, source, outputs)
+        return Run(outcome, _status(targets.command, watch) if targets.command else None)
+
+
+def _outcome(
+    options: Config,
+    commands: CommandSet,
+    targets: "_Targets",
+    source: Live,
+    outputs: Sequence[Output],
+) -> Outcome | None:
+    # What the kernel filters by, it has filtered; of the commands that it counts
+    # together, it let all through.
+    selection = Selection(commands, results=options.results, min_duration_ns=options.min_duration)
+    sinks = sinks_for(options, outputs[0], source.origin, several=targets.several)
+    try:
+        outcome = run(source, selection, sinks, outputs[0], max_events=options.max_events)
+        for output in outputs:
+            output.flush()
+    except BrokenPipeError:
+        if not targets.command:
+            raise
+        return None
+    return outcome
+
+
+def _status(command: TracedCommand, watch: Watch) -> int:
+    # Tracing may be over before the command is; signals still reach it.
+    while not command.ended and not watch.insisted:
+        watch.wait()
+    return command.status() if command.ended else INTERRUPTED
+
+
+@dataclass
+class _Targets:
+    """Whom the user wants to be traced."""
+
+    pids: dict[int, int]
+    """Those that ``-p`` names, by pidfd."""
+    follow: bool
+    command: TracedCommand | None = field(default=None)
+
+    @property
+    def several(self) -> bool:
+        """Whether lines may come from more than one process."""
+        return len(self.pids) != 1 or self.follow or self.command is not None
+
+    def __str__(self) -> str:
+        if not self.pids:
+            return "all processes"
+        noun = "process" if len(self.pids) == 1 else "processes"
+        return f"{noun} {', '.join(map(str, self.pids.values()))}{' and children' * self.follow}"
+
+    def watched_by(self, watch: Watch, program: Program) -> None:
+        """It is over with the command, or else with the last process."""
+
+        def forget(pidfd: int) -> None:
+            program.discard_pid(self.pids[pidfd])
+
+        if self.command:
+            for pidfd in self.pids:
+                watch.on_exit(pidfd, forget)
+            watch.while_alive([self.command.pidfd], self.command.has_ended, None)
+            watch.on_signal(self.command.signalled)
+        elif self.pids:
+            watch.while_alive(self.pids, forget, program.has_pids if self.follow else None)
+
+
+def _loaded(options: Config, *, follow: bool) -> loader.Loaded:
+    pages = options.ring_size // os.sysconf("SC_PAGESIZE")
+    try:
+        loaded = loader.load(ring_pages=pages, follow=follow)
+    except CannotStart as error:
+        if options.verbose and error.detail:
+            sys.stderr.write(error.detail)
+        raise
+    for warning in loaded.warnings:
+        say(warning)
+    return loaded
+
+
+def _open_outputs(options: Config, stack: ExitStack) -> list[Output]:
+    # The output and, if asked for, the recording; what is not begun leaves no trace.
+    outputs = [Output(options.output)]
+    stack.callback(outputs[0].end)
+    if options.record:
+        outputs.append(Output(options.record, mode=0o600))
+        stack.callback(outputs[1].end)
+    return outputs
+
+
+def _kernel_filter(options: Config, commands: CommandSet, targets: _Targets) -> KernelFilter:
+    pids = frozenset(options.pids)
+    families = pids if options.follow else frozenset()
+    if targets.command:
+        families |= {targets.command.pid}
+    return KernelFilter(
+        pids=pids - families,
+        families=families,
+        uids=frozenset(options.users),
+        comms=frozenset(map(kernel_comm, options.comms)),
+        slots=commands.slots(),
+    )
+
+
+def _pidfd(pid: int, stack: ExitStack) -> int:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise CannotStart(f"there is no process {pid}") from None
+    except OSError as error:
+        leader = _leader_of(pid)
+        if leader and leader != pid:
+            raise CannotStart(f"{pid} is a thread of process {leader}: use -p {leader}") from None
+        raise CannotStart(f"cannot watch process {pid}: {error.strerror}") from None
+    stack.callback(os.close, pidfd)
+    return pidfd
+
+
+def _leader_of(tid: int) -> int:
+    try:
+        with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("Tgid:")), 0)
+    except OSError:
+        return 0
+
+
+def _commands_of_this_kernel() -> dict[int, str]:
+    try:
+        return btf.kernel_names(enums=("bpf_cmd",)).get("bpf_cmd", {})
+    except (OSError, ValueError):
+        return {}
