@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # make demo    see it work on this host
 # make test    everything that is checked before a change lands
 # make bench   the figures of bench/README.md, measured here

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """bpfsnoop: every bpf(2) call of a Linux host, understood.
 
 The repository root *is* this package (``package_dir = bpfsnoop = .`` in

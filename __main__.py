@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m bpfsnoop``, and what the console script calls."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The figures of bench/README.md, measured on this machine: ``make bench``.
 
 Every figure that others depend on stands beside its baseline from the same run:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stream of records like those of a busy host, made from bytes.
 
 90 % are lookups and updates of map elements, 9 % other commands, 1 % program loads.

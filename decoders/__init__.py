@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a raw call to an understood event: pure, total, never raises."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``decode(Call) -> Event``: total and pure."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The little language of the command tables.
 
 A command is a list of rows in the order of its C struct. Offsets are computed

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands on links, and every arm of the union that ends LINK_CREATE."""
 
 from ..events.value import Hex, IfIndex, Signed

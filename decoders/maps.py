@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands on maps and their elements, as they stand in ``union bpf_attr``."""
 
 from ..events.value import IfIndex, NumaNode, Wide

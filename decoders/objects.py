@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands that serve every kind of object: pins, ids, descriptors, information."""
 
 from ..events.value import DirFd

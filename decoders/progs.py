@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands on programs: loading, attaching, running, asking."""
 
 from ..events.value import DecimalFlags, Hex, IfIndex, KernelVersion, Signed

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All commands of bpf(2)."""
 
 from . import btf, links, maps, objects, progs

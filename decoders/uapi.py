@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Enums and flags of linux/bpf.h, as of Linux 7.2.
 
 The constants of an enum stand in the order of the header, where position is
@@ -62,6 +63,18 @@ FD_TYPE = _enum("bpf_task_fd_type", "BPF_FD_TYPE_", "BPF_FD_TYPE", """
 """)
 
 STATS_TYPE = _enum("bpf_stats_type", "BPF_STATS_", "BPF_STATS", "RUN_TIME")
+
+ENUMS = ("bpf_cmd", *(
+    enum.c_type
+    for enum in (
+        MAP_TYPE, PROG_TYPE, ATTACH_TYPE, LINK_TYPE, PERF_EVENT_TYPE, FD_TYPE, STATS_TYPE,
+    )
+))
+"""The C types of the enums, with that of the commands in table.py.
+
+No table needs the types of links and perf events yet: they stand in what
+BPF_OBJ_GET_INFO_BY_FD gives, behind a pointer.
+"""
 
 
 def _attach_types(*names: str) -> frozenset[int]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One bpf(2) call as the kernel saw it: raw, no opinion."""
 
 from collections.abc import Mapping

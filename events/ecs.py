@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Events as documents: ECS field names plus the custom object ``bpf``.
 
 events/schema.json describes every document that is made here.
@@ -19,45 +20,56 @@ ECS_VERSION = "8.17.0"
 
 Document = dict[str, JSON]
 
-# What ECS's event.type says about a command; "access" where nothing is said here.
-# Its categories are api (every one is a system call) and, where code enters or
-# leaves the kernel, driver.
-_CREATION, _CHANGE, _DELETION, _INFO, _START, _END = (
-    ["creation"], ["change"], ["deletion"], ["info"], ["start"], ["end"],
+# What ECS's event.type says about each command. The category of all is api (they
+# are system calls) and, where code enters or leaves the kernel, also driver.
+_ACCESS, _CREATION, _CHANGE, _DELETION, _INFO, _START, _END = (
+    ["access"], ["creation"], ["change"], ["deletion"], ["info"], ["start"], ["end"],
 )  # fmt: skip
+_TAKE = ["access", "deletion"]
 _TYPES: Mapping[str, list[str]] = {
     "BPF_MAP_CREATE": _CREATION,
+    "BPF_MAP_LOOKUP_ELEM": _ACCESS,
     "BPF_MAP_UPDATE_ELEM": _CHANGE,
     "BPF_MAP_DELETE_ELEM": _DELETION,
+    "BPF_MAP_GET_NEXT_KEY": _ACCESS,
     "BPF_PROG_LOAD": _START,
     "BPF_OBJ_PIN": _CREATION,
+    "BPF_OBJ_GET": _ACCESS,
     "BPF_PROG_ATTACH": _START,
     "BPF_PROG_DETACH": _END,
     "BPF_PROG_TEST_RUN": _START,
     "BPF_PROG_GET_NEXT_ID": _INFO,
     "BPF_MAP_GET_NEXT_ID": _INFO,
+    "BPF_PROG_GET_FD_BY_ID": _ACCESS,
+    "BPF_MAP_GET_FD_BY_ID": _ACCESS,
     "BPF_OBJ_GET_INFO_BY_FD": _INFO,
     "BPF_PROG_QUERY": _INFO,
     "BPF_RAW_TRACEPOINT_OPEN": _START,
     "BPF_BTF_LOAD": _CREATION,
+    "BPF_BTF_GET_FD_BY_ID": _ACCESS,
     "BPF_TASK_FD_QUERY": _INFO,
-    "BPF_MAP_LOOKUP_AND_DELETE_ELEM": ["access", "deletion"],
+    "BPF_MAP_LOOKUP_AND_DELETE_ELEM": _TAKE,
     "BPF_MAP_FREEZE": _CHANGE,
     "BPF_BTF_GET_NEXT_ID": _INFO,
-    "BPF_MAP_LOOKUP_AND_DELETE_BATCH": ["access", "deletion"],
+    "BPF_MAP_LOOKUP_BATCH": _ACCESS,
+    "BPF_MAP_LOOKUP_AND_DELETE_BATCH": _TAKE,
     "BPF_MAP_UPDATE_BATCH": _CHANGE,
     "BPF_MAP_DELETE_BATCH": _DELETION,
     "BPF_LINK_CREATE": _START,
     "BPF_LINK_UPDATE": _CHANGE,
+    "BPF_LINK_GET_FD_BY_ID": _ACCESS,
     "BPF_LINK_GET_NEXT_ID": _INFO,
     "BPF_ENABLE_STATS": _CHANGE,
     "BPF_ITER_CREATE": _CREATION,
     "BPF_LINK_DETACH": _END,
     "BPF_PROG_BIND_MAP": _CHANGE,
     "BPF_TOKEN_CREATE": _CREATION,
+    "BPF_PROG_STREAM_READ_BY_FD": _ACCESS,
     "BPF_PROG_ASSOC_STRUCT_OPS": _CHANGE,
 }
-_DEFAULT_TYPE = ["access"]
+TYPED_COMMANDS = frozenset(_TYPES)
+"""The commands whose ``event.type`` is known; a test holds them against the tables."""
+
 _API = ["api"]
 _API_AND_DRIVER = ["api", "driver"]
 _DRIVER_COMMANDS = {
@@ -86,22 +98,7 @@ def event_document(
     :param message: the line for people, if it shall be in the document.
     """
     call = event.call
-    bpf: Document = {
-        "cmd": event.command or hex(call.command),
-        "size": call.size,
-        "retval": call.retval,
-        "via": "syscall",
-        "probe": origin.probe,
-        "process": {"cgroup_id": call.cgroup_id},
-    }
-    if event.failed:
-        bpf["errno"] = errno_name(-call.retval) or str(-call.retval)
-    if call.has_common_attrs:
-        bpf["common_attrs"] = {"address": hex(call.common_addr), "size": call.common_size}
-    bpf["attr_address"] = hex(call.attr_addr)
-    notes = _add_attr(bpf, event)
-    if notes:
-        bpf["notes"] = notes
+    comm = printable(call.comm)
     document: Document = {
         "@timestamp": timestamp(time_ns),
         "ecs": {"version": ECS_VERSION},
@@ -111,7 +108,7 @@ def event_document(
             "dataset": "bpfsnoop.call",
             "action": event.action,
             "category": _API_AND_DRIVER if event.command in _DRIVER_COMMANDS else _API,
-            "type": _TYPES.get(event.command, _DEFAULT_TYPE),
+            "type": _TYPES.get(event.command, _ACCESS),
             "outcome": "failure" if event.failed else "success",
             "duration": call.duration_ns,
             "sequence": sequence,
@@ -119,15 +116,48 @@ def event_document(
         "host": _host(origin),
         "process": {
             "pid": call.tgid,
-            "name": printable(call.comm),
-            "thread": {"id": call.tid},
+            "name": comm,
+            "thread": {"id": call.tid, "name": comm},
         },
         "user": {"id": str(call.uid), "group": {"id": str(call.gid)}},
-        "bpf": bpf,
+        "bpf": _bpf(event, origin),
     }
     if message:
         document["message"] = message
     return document
+
+
+def _bpf(event: Event, origin: Origin) -> Document:
+    call = event.call
+    bpf: Document = {
+        "cmd": event.command or hex(call.command),
+        "size": call.size,
+        "retval": call.retval,
+    }
+    if event.failed:
+        bpf["errno"] = errno_name(-call.retval) or str(-call.retval)
+    bpf |= {"via": "syscall", "probe": origin.probe, "process": {"cgroup_id": call.cgroup_id}}
+    if call.has_common_attrs:
+        bpf["common_attrs"] = {"address": hex(call.common_addr), "size": call.common_size}
+    bpf["attr_address"] = hex(call.attr_addr)
+    if event.attr is not None:
+        bpf["attr"] = items_document(event.attr)
+        changed = {
+            item.name: item.kind.document(item.after)
+            for item in event.attr
+            if item.after is not None
+        } | items_document(event.after)
+        if changed:
+            bpf["attr_after"] = changed
+    if event.trailing:
+        bpf["attr_trailing"] = {
+            "offset": event.trailing.offset,
+            "hex": event.trailing.data.hex(),
+        }
+    notes = ([event.absence.value] if event.absence else []) + list(event.notes)
+    if notes:
+        bpf["notes"] = notes
+    return bpf
 
 
 def loss_document(
@@ -147,13 +177,13 @@ def loss_document(
             "action": "loss",
             "category": ["host"],
             "type": ["info"],
-            "outcome": "success" if totals.complete else "failure",
             "sequence": sequence,
         },
         "host": _host(origin),
         "bpf": {
             "probe": origin.probe,
             "loss": {
+                "complete": totals.complete,
                 "seen": totals.seen,
                 "lost": totals.lost,
                 "missed_runs": totals.missed_runs,
@@ -187,25 +217,11 @@ def _second(seconds: int) -> str:
 
 
 def _host(origin: Origin) -> Document:
-    host = {"hostname": origin.hostname}
+    host: Document = {
+        "name": origin.hostname,
+        "hostname": origin.hostname,
+        "os": {"type": "linux"},
+    }
     if origin.host_id:
         host["id"] = origin.host_id
     return host
-
-
-def _add_attr(bpf: Document, event: Event) -> list[str]:
-    # Returns the notes, of which the reason for a missing attr is one.
-    if event.attr is None:
-        reason = [event.absence.value] if event.absence else []
-        return [*reason, *event.notes]
-    bpf["attr"] = items_document(event.attr)
-    changed = {item.name: item.kind.document(item.after) for item in event.attr
-               if item.after is not None}  # fmt: skip
-    changed |= items_document(event.after)
-    if changed:
-        bpf["attr_after"] = changed
-    if event.trailing:
-        bpf["attr_trailing"] = {
-            "offset": event.trailing.offset, "hex": event.trailing.data.hex(),
-        }  # fmt: skip
-    return list(event.notes)

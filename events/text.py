@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An event as one line for people, in strace's spelling."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kinds of values: what a number from the kernel means, and how it is spelled.
 
 Every field of an event is an :class:`Item`: a name, a kind and a raw value. The

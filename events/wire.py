@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mirror of events/wire.h: bytes from the kernel to :class:`Call`.
 
 A test compiles sizes, offsets and constants of this file against the header.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A whole BTF blob, read type by type: slower than the tracer's reader, and independent of it.
 
 Format: Documentation/bpf/btf.rst of the kernel.

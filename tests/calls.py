@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls as the kernel would have recorded them, for tests that need no kernel."""
 
 import struct

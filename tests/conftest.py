@@ -1,12 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mark ``live``: tests that trace this host's kernel."""
 
 import importlib.util
 import os
+import signal
 from functools import cache
 
 import pytest
 
 import stimulus
+
+
+def pytest_configure() -> None:
+    """Signals are what they are at a terminal, also under nohup and in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a newcomer watches being traced: the life of a small BPF agent, in real bpf(2) calls.
 
 For ``make demo``: needs root, takes two seconds, undoes all it does, and prints nothing unless

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Documents that were checked against events/schema.json, as all of a test's should be."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One call of every command and the line that it must become.
 
 The lines are strace's (7.2), found by making the same calls under it, but for the

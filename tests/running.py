@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """bpfsnoop and the stimulus as processes of their own, the way a user runs them.
 
 Nothing here sleeps: a tracer has begun when it says so, and a stimulus waits until
@@ -32,7 +33,7 @@ COMM = Path(sys.executable).name[: stimulus.COMM_LEN - 1]
 STARTED = "tracing bpf(2) of"
 NOBODY = 65534
 
-_PATIENCE_S = 60
+PATIENCE_S = 60
 """Nothing takes this long: it hangs."""
 
 Document = dict[str, Any]
@@ -76,7 +77,7 @@ def bpfsnoop_run(
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=os.environ | (env or {}),
-        timeout=_PATIENCE_S,
+        timeout=PATIENCE_S,
         check=False,
     )
     return Finished(process.returncode, process.stdout or b"", process.stderr.decode())
@@ -110,7 +111,7 @@ class Running:
         """What comes out of the pipe, up to and with a line that has the text in it."""
         assert pipe
         data = b""
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + PATIENCE_S
         while text.encode() not in data or not data.endswith(b"\n"):
             ready, _, _ = select.select([pipe], [], [], max(0, deadline - time.monotonic()))
             assert ready, f"waited in vain for {text!r} behind {data!r}"
@@ -123,9 +124,12 @@ class Running:
 class Tracer(Running):
     """bpfsnoop while it runs."""
 
-    def __init__(self, *args: str | Path, stdout: int = subprocess.PIPE) -> None:
+    def __init__(self, *args: str | Path, under: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [BPFSNOOP, *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE
+            [*under, BPFSNOOP, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self._said = ""
 
@@ -141,7 +145,7 @@ class Tracer(Running):
 
     def wait(self) -> Finished:
         """Waits until it has ended by itself; reads all that it still writes."""
-        out, err = self.process.communicate(timeout=_PATIENCE_S)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
         return Finished(self.process.returncode, out or b"", self._said + err.decode())
 
     def status(self, key: str) -> str:
@@ -175,7 +179,7 @@ class Stimulus(Running):
 
     def end(self) -> bytes:
         """Waits until it has ended; what it printed since."""
-        out, _ = self.process.communicate(timeout=_PATIENCE_S)
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0
         return out
 
@@ -186,7 +190,7 @@ def stimulate(*args: str | bytes, user: int | None = None) -> list[MadeCall]:
     if user is not None:
         argv = os.path.realpath(sys.executable), "-c", Path(STIMULUS[1]).read_text()
     process = subprocess.run(
-        [*argv, *args], stdout=subprocess.PIPE, user=user, timeout=_PATIENCE_S, check=True
+        [*argv, *args], stdout=subprocess.PIPE, user=user, timeout=PATIENCE_S, check=True
     )
     return calls_of(process.stdout)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real bpf(2) calls, made with nothing but ctypes: what the live tests let the tracer see.
 
 No libbpf, no BCC, nothing of bpfsnoop: whoever checks the tracer must not share its tables.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The house rules of docs/architecture.md that can be read off the source.
 
 Arrows point one way: tracer -> {decoders, rules} -> events. What is below the tracer is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reader of BTF, which finds enums by name without walking through all types."""
 
 from collections.abc import Mapping
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import btf_reader
-from bpfsnoop.tracer.btf import ENUMS, HELPERS, VMLINUX, Btf, kernel_names
+from bpfsnoop.decoders.uapi import ENUMS
+from bpfsnoop.tracer.btf import HELPERS, VMLINUX, Btf, kernel_names
 
 HEADER = Struct("=HBBIIIII")
 MAGIC = 0xEB9F
@@ -111,13 +113,13 @@ def test_other_files_are_refused(tmp_path: Path, data: bytes, problem: str) -> N
     path = tmp_path / "vmlinux"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=problem):
-        kernel_names(path)
+        kernel_names(ENUMS, path)
 
 
 def test_enums_that_a_kernel_lacks_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(Blob().enum("bpf_cmd", MODES).data)
-    assert kernel_names(path) == {"bpf_cmd": {value: name for name, value in MODES.items()}}
+    assert kernel_names(ENUMS, path) == {"bpf_cmd": {value: name for name, value in MODES.items()}}
 
 
 def _sound(found: dict[int, str]) -> bool:
@@ -149,7 +151,7 @@ def test_any_damage_is_survived(data: st.DataObject) -> None:
 @pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel shows no BTF")
 def test_the_running_kernel_is_read_as_a_full_reader_does() -> None:
     full = btf_reader.Btf(VMLINUX)
-    found = kernel_names(enums=(*ENUMS, HELPERS))
+    found = kernel_names((*ENUMS, HELPERS))
     assert {"bpf_cmd", "bpf_map_type", "bpf_prog_type", HELPERS} <= set(found)
     for name, constants in found.items():
         expected: dict[int, str] = {}

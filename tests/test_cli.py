@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the user types, and what is said when it will not do: one sentence, with the cure."""
 
 import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -17,9 +19,12 @@ import stimulus
 from bpfsnoop.tracer.cli import main
 from bpfsnoop.tracer.config import OPTIONS
 from running import (
+    BPFSNOOP,
     NOBODY,
+    PATIENCE_S,
     ROOT,
     STIMULUS,
+    Finished,
     Trace,
     bpfsnoop_run,
     calls_of,
@@ -98,7 +103,7 @@ def test_help_into_a_closed_pipe_is_no_error() -> None:
 
 FOLLOW = (
     "-f follows the children of the processes that -p names: add -p PID"
-    " (without -p all processes are traced, with -- CMD its children are)"
+    " (without -p and -- CMD all processes are traced)"
 )
 
 
@@ -207,6 +212,15 @@ def test_a_program_that_may_not_be_run(tmp_path: Path, capfd: pytest.CaptureFixt
 
 
 @pytest.mark.live
+def test_a_file_that_is_no_program(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes"
+    path.write_text("not a program")
+    assert _told(capfd, "--", str(path)) == (
+        1, f"bpfsnoop: cannot run {path}: it is not an executable file\n",
+    )  # fmt: skip
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("option", ["-o", "--record"])
 @pytest.mark.parametrize(
     ("name", "reason"), [(".", "Is a directory"), ("no/such", "No such file or directory")]
@@ -236,11 +250,16 @@ def test_a_full_disk(option: str) -> None:
 
 # --- Not permitted -----------------------------------------------------------------------
 
-# Not root, but able to read this package wherever it lies.
-AS_NOBODY = (
-    "setpriv", "--reuid", str(NOBODY), "--clear-groups",
-    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
-)  # fmt: skip
+
+def _as_nobody_with(*capabilities: str) -> tuple[str, ...]:
+    wanted = ",".join(("-all", *(f"+{capability}" for capability in capabilities)))
+    return (
+        "setpriv", "--reuid", str(NOBODY), "--clear-groups",
+        f"--inh-caps={wanted}", f"--ambient-caps={wanted}",
+    )  # fmt: skip
+
+
+AS_NOBODY = _as_nobody_with("dac_read_search")  # to read this package wherever it lies
 # Root as it is in a container.
 WITHOUT_BPF = "setpriv", "--bounding-set=-bpf,-sys_admin"
 NEW_PIDS = "unshare", "--pid", "--fork"
@@ -306,13 +325,60 @@ def test_a_kernel_that_refuses_bpf(error: int, told: str) -> None:
     assert (finished.status, finished.complaint) == (1, f"bpfsnoop: {told}")
 
 
-# --- Something is missing ----------------------------------------------------------------
+def _with(mounts: str) -> tuple[str, ...]:
+    # Other mounts, for this run alone.
+    return "unshare", "--mount", "sh", "-c", f'{mounts}; exec "$@"', "sh"
 
 
 def _without(*paths: str) -> tuple[str, ...]:
-    # Something empty over the directories, for this run alone.
-    mounts = " && ".join(f"mount -t tmpfs none {path}" for path in paths)
-    return "unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"
+    return _with("; ".join(f"[ ! -d {path} ] || mount -t tmpfs none {path}" for path in paths))
+
+
+# Of a process that makes no call meanwhile.
+A_MOMENT = "-q", "-d", "10ms", "-p", str(os.getpid())
+
+WITH_TRACEFS = _with("mount -t tracefs tracefs /sys/kernel/tracing")
+WITHOUT_TRACEFS = _without("/sys/kernel/debug", "/sys/kernel/tracing")
+WITHOUT_SYS_ADMIN = "setpriv", "--bounding-set=-sys_admin"
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "who", [WITHOUT_SYS_ADMIN, _as_nobody_with("bpf", "perfmon", "dac_read_search")]
+)
+def test_the_two_capabilities_are_enough(who: tuple[str, ...]) -> None:
+    """Where tracefs is mounted and can be read."""
+    finished = bpfsnoop_run(*A_MOMENT, under=(*WITH_TRACEFS, *who))
+    assert finished == Finished(0, b"", "")
+
+
+@pytest.mark.live
+def test_tracefs_that_cannot_be_mounted() -> None:
+    finished = bpfsnoop_run(*A_MOMENT, under=(*WITHOUT_TRACEFS, *WITHOUT_SYS_ADMIN))
+    assert finished.status == 1
+    assert finished.complaint == (
+        "bpfsnoop: tracefs is not mounted and cannot be mounted here (Operation not permitted):"
+        " mount it with 'mount -t tracefs tracefs /sys/kernel/tracing'"
+    )
+
+
+def _others_may_read(path: Path) -> bool:
+    return all(directory.stat().st_mode & 0o5 == 0o5 for directory in (path, *path.parents))
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not _others_may_read(ROOT), reason="others may not read this package")
+def test_tracefs_that_cannot_be_read() -> None:
+    under = *WITH_TRACEFS, *_as_nobody_with("bpf", "perfmon")
+    finished = bpfsnoop_run(*A_MOMENT, under=under)
+    assert finished.status == 1
+    assert finished.complaint == (
+        "bpfsnoop: /sys/kernel/tracing is closed to this user, whatever its capabilities:"
+        " run it as root"
+    )
+
+
+# --- Something is missing ----------------------------------------------------------------
 
 
 @pytest.mark.live
@@ -333,12 +399,10 @@ def test_without_btf_it_traces_and_says_what_is_missing() -> None:
 
 
 @pytest.mark.live
-def test_tracefs_need_not_be_mounted_and_is_not_for_others(tmp_path: Path) -> None:
+def test_tracefs_need_not_be_mounted_and_is_not_for_others() -> None:
     before = Path("/proc/mounts").read_text()
-    finished = bpfsnoop_run(
-        "-q", "-d", "10ms", under=_without("/sys/kernel/debug", "/sys/kernel/tracing")
-    )
-    assert (finished.status, finished.err) == (0, "")
+    finished = bpfsnoop_run(*A_MOMENT, under=WITHOUT_TRACEFS)
+    assert finished == Finished(0, b"", "")
     assert Path("/proc/mounts").read_text() == before
 
 
@@ -403,6 +467,40 @@ def test_without_standard_output_there_is_nothing_to_show_on() -> None:
     finished = bpfsnoop_run(under=("sh", "-c", 'exec "$@" >&-', "sh"))
     assert finished.status == 1
     assert finished.complaint == "bpfsnoop: cannot open standard output: Bad file descriptor"
+
+
+@pytest.mark.live
+def test_a_host_may_have_any_name() -> None:
+    """The kernel takes any bytes for it; in documents they are escaped."""
+    rename = r"printf 'a\377\033b' >/proc/sys/kernel/hostname"
+    under = "unshare", "--uts", "sh", "-c", f'{rename}; exec "$@"', "sh"
+    finished = bpfsnoop_run("--json", *A_MOMENT, under=under)
+    assert (finished.status, finished.err) == (0, "")
+    assert Trace.of(finished.out).loss["host"]["hostname"] == r"a\377\33b"
+
+
+# --- Ctrl-C before it has begun ----------------------------------------------------------
+
+
+@pytest.mark.live
+def test_ctrl_c_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The compilation takes a second, and the terminal's Ctrl-C goes to both processes."""
+    compiling, out = tmp_path / "compiling", tmp_path / "out"
+    os.mkfifo(compiling)
+    (tmp_path / "bcc.py").write_text(
+        f"import signal\nopen({str(compiling)!r}, 'w').close()\nsignal.pause()\n"
+    )
+    with subprocess.Popen(
+        [BPFSNOOP, "-o", out],
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        start_new_session=True,
+    ) as starting:
+        compiling.read_bytes()
+        os.killpg(starting.pid, signal.SIGINT)
+        _, err = starting.communicate(timeout=PATIENCE_S)
+    assert (starting.returncode, err) == (130, b"")
+    assert not out.exists()
 
 
 # --- Arguments that are not text ---------------------------------------------------------

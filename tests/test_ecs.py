@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Events as documents: what a rule or a SIEM finds in them, and under which name."""
 
 import json
@@ -6,6 +7,7 @@ import re
 import pytest
 
 from bpfsnoop.decoders.decode import Decoder
+from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import ecs
 from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
 from bpfsnoop.events.value import JSON
@@ -21,6 +23,13 @@ def attr_of(cmd: int, entry: bytes, exit_: bytes | None = None) -> JSON:
 
 
 # --- A whole document --------------------------------------------------------------------
+
+HOST = {
+    "name": "host.example",
+    "hostname": "host.example",
+    "os": {"type": "linux"},
+    "id": "0123456789abcdef0123456789abcdef",
+}
 
 
 def test_document_of_a_call_that_succeeded() -> None:
@@ -41,8 +50,8 @@ def test_document_of_a_call_that_succeeded() -> None:
             "duration": 31_337,
             "sequence": 42,
         },
-        "host": {"hostname": "host.example", "id": "0123456789abcdef0123456789abcdef"},
-        "process": {"pid": 1_234, "name": "loader", "thread": {"id": 1_235}},
+        "host": HOST,
+        "process": {"pid": 1_234, "name": "loader", "thread": {"id": 1_235, "name": "loader"}},
         "user": {"id": "1000", "group": {"id": "100"}},
         "bpf": {
             "cmd": "BPF_MAP_CREATE",
@@ -72,7 +81,7 @@ def test_host_without_a_machine_id_has_no_id() -> None:
     event = DECODER.decode(call_of(22, FREEZE))
     origin = ORIGIN._replace(host_id="")
     document = checked(ecs.event_document(event, origin, time_ns=0, sequence=1))
-    assert document["host"] == {"hostname": "host.example"}
+    assert document["host"] == {name: HOST[name] for name in ("name", "hostname", "os")}
 
 
 @pytest.mark.parametrize(
@@ -364,13 +373,13 @@ def test_loss_is_counted_by_command_and_in_all() -> None:
             "action": "loss",
             "category": ["host"],
             "type": ["info"],
-            "outcome": "failure",
             "sequence": 99,
         },
-        "host": {"hostname": "host.example", "id": "0123456789abcdef0123456789abcdef"},
+        "host": HOST,
         "bpf": {
             "probe": "tracepoint",
             "loss": {
+                "complete": False,
                 "seen": 1008,
                 "lost": 18,
                 "missed_runs": 2,
@@ -387,18 +396,23 @@ def test_loss_is_counted_by_command_and_in_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "missed_runs", "unfollowed", "outcome"),
+    ("counts", "missed_runs", "unfollowed", "complete"),
     [
-        ({}, 0, 0, "success"),
-        ({0: CommandCount(3, 0)}, 0, 0, "success"),
-        ({0: CommandCount(3, 1)}, 0, 0, "failure"),
-        ({}, 1, 0, "failure"),
-        ({}, 0, 1, "failure"),
+        ({}, 0, 0, True),
+        ({0: CommandCount(3, 0)}, 0, 0, True),
+        ({0: CommandCount(3, 1)}, 0, 0, False),
+        ({}, 1, 0, False),
+        ({}, 0, 1, False),
     ],
 )
-def test_any_kind_of_loss_is_a_failure(
-    counts: dict[int, CommandCount], missed_runs: int, unfollowed: int, outcome: str
+def test_any_kind_of_loss_makes_it_incomplete(
+    counts: dict[int, CommandCount], missed_runs: int, unfollowed: int, complete: bool
 ) -> None:
     totals = Totals(counts, missed_runs, unfollowed, time_ns=0)
     document = checked(ecs.loss_document(totals, {}, ORIGIN, sequence=1))
-    assert document["event"]["outcome"] == outcome
+    assert document["bpf"]["loss"]["complete"] is complete
+    assert "outcome" not in document["event"], "a measurement neither succeeds nor fails"
+
+
+def test_every_command_has_its_event_type() -> None:
+    assert {command.name for command in COMMANDS.values()} == ecs.TYPED_COMMANDS

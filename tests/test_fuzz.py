@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes that nobody thought of: everything between the ring and a line is total.
 
 Whoever is traced chooses the bytes, and whoever looks on must neither crash nor be

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a traced program did, as documents and as lines, against what it says it did."""
 
 import os
@@ -14,6 +15,7 @@ import pytest
 
 import stimulus
 from bpfsnoop.decoders.decode import Decoder
+from bpfsnoop.decoders.uapi import ENUMS
 from bpfsnoop.events import ecs
 from bpfsnoop.events.call import Call
 from bpfsnoop.events.ecs import Origin
@@ -191,7 +193,7 @@ def test_every_command_has_its_name(every: Run) -> None:
 
 
 def test_every_document_is_what_its_bytes_decode_to(every: Run) -> None:
-    decoder = Decoder(btf.kernel_names())
+    decoder = Decoder(btf.kernel_names(ENUMS))
     origin = Origin("", "", "tracepoint")
     for made, document in zip(every.made, every.trace.events, strict=True):
         call = Call(

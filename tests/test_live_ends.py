@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a run ends: its exit status, what is said about it, what was lost."""
 
 import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import termios
@@ -17,6 +19,7 @@ import pytest
 
 from running import (
     BPFSNOOP,
+    PATIENCE_S,
     STARTED,
     STIMULUS,
     Finished,
@@ -108,6 +111,27 @@ def test_a_signal_goes_to_the_command(number: signal.Signals) -> None:
     assert 'map_name="n0"' in line
 
 
+def test_a_signal_reaches_the_command_when_tracing_is_over() -> None:
+    script = f"trap 'kill $!; exit 3' TERM; {_shell('count', '1')}; sleep 60 & echo ready; wait"
+    with Tracer("-M1", "-o", "/dev/null", "--", "sh", "-c", script) as tracer:
+        tracer.read_until(tracer.process.stdout, "ready")
+        finished = tracer.stop(signal.SIGTERM)
+    assert (finished.status, finished.err) == (3, "")
+
+
+def test_a_command_that_takes_no_hint_is_left_behind() -> None:
+    """The second signal means bpfsnoop itself."""
+    script = "trap '' INT TERM; echo $$ ready; exec >&- 2>&-; while :; do sleep 0.1; done"
+    with Tracer("-o", "/dev/null", "--", "sh", "-c", script) as tracer:
+        pid = int(tracer.read_until(tracer.process.stdout, "ready").split()[0])
+        try:
+            tracer.process.send_signal(signal.SIGTERM)
+            finished = tracer.stop(signal.SIGINT)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    assert (finished.status, finished.err) == (130, "")
+
+
 @pytest.mark.parametrize("option", ["-M3", "-d50ms"])
 def test_the_command_goes_on_when_tracing_is_over(tmp_path: Path, option: str) -> None:
     finished, trace = _traced(tmp_path, f"{_shell('count', '5')}; sleep 0.2; exit 4", option)
@@ -178,6 +202,18 @@ def test_a_signal_ends_it_between_two_lines() -> None:
         assert all(SAID.fullmatch(line) for line in finished.err.splitlines())
 
 
+def test_under_nohup_a_hangup_does_not_end_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Stimulus("sleepy") as sleepy:
+        options = "--json", "-o", str(out), "-p", str(sleepy.pid)
+        with Tracer(*options, under=("nohup",)) as tracer:
+            tracer.ready().process.send_signal(signal.SIGHUP)
+            sleepy.poke(1)
+            sleepy.end()
+            assert tracer.wait().status == 0
+    assert Trace.of(out.read_bytes()).map_names() == ["s0"]
+
+
 def test_ctrl_c_at_a_terminal_ends_it_between_two_lines() -> None:
     """Which are coloured there, and shown as they come."""
     terminal, inner = pty.openpty()
@@ -197,7 +233,7 @@ def test_ctrl_c_at_a_terminal_ends_it_between_two_lines() -> None:
             first += tracer.read_until(screen, FLOOD)
             screen.write(b"\x03")
             lines = _rest(screen).split("\r\n")
-        assert tracer.process.wait() == 0
+        assert tracer.process.wait(PATIENCE_S) == 0
     assert SAID.fullmatch(shown.strip())
     assert "\x1b[36mBPF_MAP_CREATE\x1b[0m" in first
     assert lines.pop() == ""
@@ -222,11 +258,12 @@ class _Terminal(Running):
 def _rest(screen: IO[bytes]) -> str:
     # A terminal that nobody has open any more is an error to read from, not the end.
     data = b""
-    while True:
+    while select.select([screen], [], [], PATIENCE_S)[0]:
         try:
             data += screen.read(1 << 16)
         except OSError:
             return data.decode()
+    raise AssertionError("it does not end")
 
 
 def test_a_closed_pipe_ends_it_quietly() -> None:
@@ -265,7 +302,7 @@ def test_what_is_lost_is_counted_to_the_last_call(tmp_path: Path) -> None:
     for cmd, row in counted.items():
         assert row["seen"] == shown[cmd] + row["lost"] == made[cmd.removeprefix("BPF_").lower()]
     assert trace.lost > 0
-    assert trace.loss["event"]["outcome"] == "failure"
+    assert trace.loss["bpf"]["loss"]["complete"] is False
 
     told = (
         f"bpfsnoop: lost {trace.lost} of {trace.seen} calls (BPF_MAP_LOOKUP_ELEM {trace.lost}):"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Filters: who is traced, and which calls; told apart in the kernel where it can be done there."""
 
 import os
@@ -217,16 +218,18 @@ def test_a_filter_by_command_works_in_the_kernel(host: Host, name: str) -> None:
 
 def test_hostile_names_are_harmless(host: Host) -> None:
     """In documents and in lines, and on a terminal too."""
-    (document,) = host.traces["hostile comm"].events
+    (document,) = host.of_ours("hostile comm")
+    pid = document["process"]["pid"]
     assert document["process"]["name"] == r'\33[31m\n"\377\\x'
-    finished = bpfsnoop_run("replay", host.recording, "--comm", os.fsdecode(HOSTILE))
+    options = "--comm", os.fsdecode(HOSTILE), "-p", f"{pid},1"
+    finished = bpfsnoop_run("replay", host.recording, *options)
     (line,) = finished.lines
-    assert line.startswith(rf'\33[31m\n"\377\\x[{document["process"]["pid"]}] bpf(BPF_MAP_CREATE, ')
+    assert line.startswith(rf'\33[31m\n"\377\\x[{pid}] bpf(BPF_MAP_CREATE, ')
     assert line.isprintable()
 
 
 def test_a_name_that_is_too_long_is_cut_as_the_kernel_cuts_it(host: Host) -> None:
-    (document,) = host.traces["long comm"].events
+    (document,) = host.of_ours("long comm")
     assert document["process"]["name"] == LONG[:15].decode()
 
 

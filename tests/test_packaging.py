@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is installed: the package with all that it reads at run time, and nothing of the tests."""
 
 import configparser

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings: what is whole is shown, whatever became of the rest of the file."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reader of the ring, on pages that a test has laid out as kernel/bpf/ringbuf.c does."""
 
 import mmap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """events/schema.json: exactly as wide as the tables are, and strict beside them.
 
 A SIEM's mapping is made from it, so a field that may come must be in it, and one that

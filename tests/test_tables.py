@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables against the kernel's own words: its header and the BTF of the running kernel.
 
 Two things here say what the kernel says elsewhere, because they must: decoders/ (fields

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The line for people: strace's spelling, for every command and at every edge.
 
 ``golden`` has a line of each command. The rows here are about what is special:

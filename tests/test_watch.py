@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Knowing when it is over: by time, by signals, with the last of some processes."""
 
 import os
@@ -116,6 +117,31 @@ def test_two_signals_at_once_are_two(watch: Watch) -> None:
     assert (len(heard), watch.over) == (1, True)
 
 
+def test_only_the_second_signal_insists(watch: Watch) -> None:
+    """It may be over for another reason, and there may still be something to wait for."""
+    watch.finish()
+    os.kill(os.getpid(), signal.SIGTERM)
+    watch.wait()
+    assert not watch.insisted
+    os.kill(os.getpid(), signal.SIGTERM)
+    watch.wait()
+    assert watch.insisted
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(pipe: tuple[int, int]) -> None:
+    """As under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Watch(pipe[0]) as watch:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.write(pipe[1], b"x")
+            watch.wait()
+            assert not watch.over
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def test_other_signals_are_not_ours(watch: Watch, pipe: tuple[int, int]) -> None:
     seen: list[int] = []
     old = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
@@ -184,6 +210,19 @@ def test_it_is_over_with_the_last_process(watch: Watch, children: list[Child]) -
     other.end()
     watch.wait()
     assert (ended, watch.over) == ([one.pidfd, other.pidfd], True)
+
+
+def test_the_end_of_a_process_need_not_end_it(watch: Watch, children: list[Child]) -> None:
+    ended: list[int] = []
+    child, other = children
+    watch.on_exit(child.pidfd, ended.append)
+    watch.while_alive([other.pidfd], ended.append, None)
+    child.end()
+    watch.wait()
+    assert (ended, watch.over) == ([child.pidfd], False)
+    other.end()
+    assert _elapsed(watch) < 5
+    assert ended == [child.pidfd, other.pidfd]
 
 
 def test_it_is_over_when_nothing_of_the_family_is_left(watch: Watch, children: list[Child]) -> None:

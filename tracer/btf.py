@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the running kernel's BTF knows that our tables may not: names of constants.
 
 /sys/kernel/btf/vmlinux is a few MB with over a hundred thousand types. Walking
@@ -12,12 +13,6 @@ from struct import Struct, pack
 from typing import Final
 
 VMLINUX: Final = Path("/sys/kernel/btf/vmlinux")
-
-ENUMS: Final = (
-    "bpf_cmd", "bpf_map_type", "bpf_prog_type", "bpf_attach_type", "bpf_link_type",
-    "bpf_stats_type", "bpf_task_fd_type", "bpf_perf_event_type",
-)  # fmt: skip
-"""The enums of linux/bpf.h that our tables show."""
 
 HELPERS: Final = "bpf_func_id"
 """The enum of the helper functions that this kernel has."""
@@ -88,7 +83,7 @@ class Btf:
         return self._strings[offset:end].decode("ascii", "replace")
 
 
-def kernel_names(path: Path = VMLINUX, enums: Iterable[str] = ENUMS) -> dict[str, dict[int, str]]:
+def kernel_names(enums: Iterable[str], path: Path = VMLINUX) -> dict[str, dict[int, str]]:
     """The constants of each enum, by its C name.
 
     :raises OSError: the kernel was built without BTF, or does not show it to us.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line: ``bpfsnoop [options] [-- CMD ARG...]`` and its subcommands."""
 
 import argparse
@@ -11,7 +12,7 @@ from typing import Final
 
 from ..events.call import Totals
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
-from . import loader, session
+from . import installed, session
 from .config import Config, add_options, configured
 from .pipeline import Outcome, run
 from .selection import Selection, command_set, kernel_comm
@@ -85,7 +86,7 @@ def _trace(argv: Sequence[str]) -> int:
     if parsed.version:
         return _print(f"bpfsnoop {metadata.version('bpfsnoop')}\n".encode())
     if parsed.ebpf:
-        return _print(loader.SOURCE.read_bytes())
+        return _print(installed.KERNEL_PROGRAM.read_bytes())
     if parsed.stray:
         raise UsageError([Mistake(_stray(parsed.stray))])
     configuration = configured(parsed)
@@ -188,7 +189,7 @@ def _schema(argv: Sequence[str]) -> int:
         "bpfsnoop schema", description="Prints the JSON Schema of the documents of --json."
     )
     parser.parse_args(argv)
-    return _print((loader.ROOT / "events" / "schema.json").read_bytes())
+    return _print(installed.SCHEMA.read_bytes())
 
 
 def _print(content: bytes) -> int:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A program that is started to be traced, held back until tracing has begun."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options: one table that the command line, config.yaml and the help are made from."""
 
 import argparse
@@ -13,8 +14,7 @@ from typing import Any, Final
 import yaml
 
 from ..events.errors import Mistake, UsageError
-
-DEFAULTS: Final = Path(__file__).resolve().parent.parent / "config.yaml"
+from . import installed
 
 _PID_MAX: Final = 1 << 22
 _UID_MAX: Final = (1 << 32) - 2
@@ -144,7 +144,7 @@ def _list(parse_one: Parser, *, commas: bool = True) -> Parser:
         items = value if isinstance(value, list) else [value]
         if commas:
             items = [part for item in items for part in _split(item)]
-        return tuple(parse_one(item) for item in items)
+        return tuple(dict.fromkeys(parse_one(item) for item in items))
 
     return parse
 
@@ -152,7 +152,7 @@ def _list(parse_one: Parser, *, commas: bool = True) -> Parser:
 def _split(item: Any) -> list[Any]:
     if not isinstance(item, str):
         return [item]
-    parts = [part.strip() for part in item.split(",")]
+    parts = re.split(r"\s*,\s*|\s+", item.strip())  # "1,2", and "1 2" as pidof(1) prints it
     if not all(parts):
         raise ValueError("has an empty item")
     return parts
@@ -176,8 +176,8 @@ class Option:
     """Each time it is given adds to it."""
 
 
-WHICH, SHOWN, WHERE, WHEN = (
-    "which calls", "how they are shown", "where they go", "when it ends",
+WHICH, SHOWN, WHERE, WHEN, CAPTURE = (
+    "which calls", "how they are shown", "where they go", "when it ends", "capture",
 )  # fmt: skip
 
 OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
@@ -185,13 +185,14 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
         Option("pids", _list(_number(1, _PID_MAX)), ("-p", "--pid"), "PID",
                "of these processes (repeatable, or PID,PID)", repeats=True),
         Option("follow", _boolean, ("-f", "--follow"), "",
-               "and of those they fork from now on", replay=False),
+               "with -p, also the children they fork from now on", replay=False),
         Option("users", _list(_user), ("-u", "--user"), "USER",
                "of these users, by name or number", repeats=True),
         Option("comms", _list(_comm, commas=False), ("--comm",), "NAME",
                "of processes with this name (the kernel's 15 bytes)", repeats=True),
         Option("events", _list(_text, commas=False), ("-e", "--event"), "EXPR",
-               "commands: prog_load,map_create or '!map_lookup_elem' or @control or @data",
+               "commands: prog_load,map_create; '!...' leaves out; @data is map"
+               " contents and id walks, @control the rest",
                repeats=True),
         Option("results", _one_of("all", "successful", "failed"), ("-z", "--successful-only"), "",
                "that succeeded", sets="successful"),
@@ -215,11 +216,11 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
         Option("verbose", _boolean, ("-v", "--verbose"), "",
                "unknown bytes in full; details of errors"),
         Option("constants", _one_of("abbrev", "raw", "verbose"), ("-X", "--const-print-style"),
-               "STYLE", "constants as abbrev (names), raw (numbers) or verbose (both)"),
+               "STYLE", "constants as abbrev (names, the default), raw or verbose (both)"),
         Option("column", _number(0, 1000), ("-a", "--columns"), "N",
-               "column of the result"),
+               "column of the result (40)"),
         Option("color", _one_of("auto", "always", "never"), ("--color",), "WHEN",
-               "auto, always or never"),
+               "auto (the default), always or never"),
         Option("summary", _one_of("none", "only", "also"), ("-c", "--summary-only"), "",
                "counts and times of each command instead of lines", sets="only"),
         Option("summary", _one_of("none", "only", "also"), ("-C", "--summary"), "",
@@ -240,8 +241,10 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
                "after this many events"),
         Option("strict", _boolean, ("--strict",), "",
                "exit with status 3 if any event was lost"),
+    ),
+    CAPTURE: (
         Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
-               "bytes between kernel and bpfsnoop, such as 4M", replay=False),
+               "bytes between kernel and bpfsnoop (4M)", replay=False),
     ),
 }  # fmt: skip
 
@@ -262,9 +265,14 @@ def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> "argparse._
                 continue
             section.add_argument(*option.flags, **_argparse_action(option))
     other = parser.add_argument_group("other")
-    other.add_argument("--config", metavar="FILE", help="options from this file; see config.yaml")
     other.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", help="one option of config.yaml"
+        "--config", metavar="FILE", help="options from this file, laid out like config.yaml"
+    )
+    other.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        help="any key of config.yaml, such as quiet=false (repeatable)",
     )
     return other
 
@@ -278,7 +286,7 @@ def _argparse_action(option: Option) -> dict[str, Any]:
     return common | {"action": "store_const", "const": option.sets or True}
 
 
-def configured(arguments: argparse.Namespace, defaults: Path = DEFAULTS) -> Config:
+def configured(arguments: argparse.Namespace, defaults: Path = installed.DEFAULTS) -> Config:
     """The defaults, under the file of ``--config``, under ``--set``, under the other flags.
 
     :raises UsageError: with every mistake in any of them.
@@ -304,7 +312,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
         yield Mistake("a summary (-c, -C) is text: leave out --json")
     for key in ("output", "record"):
         if values[key].startswith(("|", "!")):
-            yield Mistake(f"{key}: programs are not started: use a pipe of the shell")
+            yield Mistake(f"{key} {values[key]}: no program is started: use a pipe of the shell")
     if values["output"] and _same_file(values["output"], values["record"]):
         yield Mistake("-o and --record name the same file")
 
@@ -395,7 +403,7 @@ def _file_option(key: Any, seen: Collection[str]) -> Option:
         raise ValueError("stands here twice")
     if key in _BY_KEY:
         return _BY_KEY[key]
-    near = difflib.get_close_matches(key, _BY_KEY, n=1)
+    near = difflib.get_close_matches(key, _BY_KEY, n=1, cutoff=0.7)
     raise ValueError(f"unknown option{f'; did you mean {near[0]}?' if near else ''}")
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """System calls that Python 3.11 has no binding for."""
 
 import ctypes

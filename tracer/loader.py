@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compiles the kernel program and attaches it, in a process of its own.
 
 BCC brings libLLVM, over 100 MB that only the compilation needs. So the tracer
@@ -17,16 +18,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
+from ..decoders import uapi
 from ..events.errors import CannotStart
-from . import btf, libc
+from . import btf, installed, libc
 from .privilege import NOT_PERMITTED
-
-_HERE: Final = Path(__file__).resolve().parent
-ROOT: Final = _HERE.parent
-"""The package, with the data files that are installed in it."""
-_KERNEL: Final = _HERE / "kernel"
-SOURCE: Final = _KERNEL / "bpf_calls.c"
-_WIRE: Final = ROOT / "events"
 
 # Where struct pt_regs keeps system call arguments 4 and 5 (arch/*/include/asm/ptrace.h).
 _ARGUMENT_OFFSETS: Final = {"x86_64": (56, 72), "aarch64": (24, 32)}
@@ -124,9 +119,11 @@ def _compile_and_attach(ring_pages: int, follow: bool) -> tuple[dict[str, Any], 
     _provide_tracefs()
     warnings: list[str] = []
     names, has_pt_regs = _kernel_names(warnings)
-    os.environ["BCC_KERNEL_SOURCE"] = str(_KERNEL)
+    os.environ["BCC_KERNEL_SOURCE"] = str(installed.KERNEL)
     try:
-        program = bcc.BPF(src_file=str(SOURCE), cflags=_flags(ring_pages, follow, has_pt_regs))
+        program = bcc.BPF(
+            src_file=str(installed.KERNEL_PROGRAM), cflags=_flags(ring_pages, follow, has_pt_regs)
+        )
     except Exception as error:
         raise CannotStart(_translated(str(error))) from error
     fds = {name: program[name].map_fd for name in MAPS}
@@ -199,7 +196,7 @@ def _has_tracepoint(tracefs: str) -> bool:
 def _kernel_names(warnings: list[str]) -> tuple[dict[str, dict[int, str]], bool]:
     # Also whether this kernel lets us reach system call arguments 4 and 5.
     try:
-        names = btf.kernel_names(enums=(*btf.ENUMS, btf.HELPERS))
+        names = btf.kernel_names((*uapi.ENUMS, btf.HELPERS))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         warnings.append(
@@ -213,8 +210,8 @@ def _kernel_names(warnings: list[str]) -> tuple[dict[str, dict[int, str]], bool]
 
 def _flags(ring_pages: int, follow: bool, has_pt_regs: bool) -> list[str]:
     flags = [
-        f"-I{_KERNEL / 'include'}",
-        f"-I{_WIRE}",
+        f"-I{installed.KERNEL / 'include'}",
+        f"-I{installed.WIRE}",
         f"-DRING_PAGES={ring_pages}",
         f"-DPAGE_SIZE={mmap.PAGESIZE}",
     ]

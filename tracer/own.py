@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tracer's own BPF maps and programs, through bpf(2)."""
 
 import ctypes

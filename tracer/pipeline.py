@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From calls to sinks, in one loop."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether this process may trace at all, found out before anything is begun."""
 
 import errno

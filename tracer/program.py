@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernel program while it is attached: its filters, its ring, its counters."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings: the records of a run, with what a replay elsewhere cannot ask.
 
 A file is a magic line, then frames::
@@ -10,7 +11,6 @@ ring, and the offset from boot time to wall-clock time wherever it changed.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from struct import Struct
@@ -218,9 +218,3 @@ def _count(number: Any) -> int:
     if not isinstance(number, int) or not 0 <= number <= _MAX_COUNT:
         raise ValueError("not a count")
     return number
-
-
-def kernel_release() -> str:
-    """``uname -srm`` of this machine."""
-    about = os.uname()
-    return f"{about.sysname} {about.release} {about.machine}"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reader of a BPF ring buffer, straight from its pages."""
 
 import mmap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which calls the user asked for."""
 
 import difflib
@@ -93,6 +94,8 @@ def _numbers(name: str, names: Mapping[str, int]) -> frozenset[int] | None:
 
 
 def _unknown(name: str, names: Iterable[str]) -> str:
+    if not name:
+        return "-e is to be followed by the names of commands"
     known = [*_SETS, *(full.removeprefix("BPF_").lower() for full in names)]
     near = difflib.get_close_matches(name.lower().removeprefix("bpf_"), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else "; the names are those of enum bpf_cmd"

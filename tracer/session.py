@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run on the live kernel: what is opened, attached, begun, watched and ended."""
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ..events.errors import CannotStart, Mistake, UsageError
@@ -39,10 +40,10 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
     :raises CannotStart, UsageError, OutputError: see there.
     :raises BrokenPipeError: nobody reads the output any more.
     """
-    if options.follow and not options.pids:
+    if options.follow and not options.pids and not command_argv:
         raise UsageError([Mistake(
             "-f follows the children of the processes that -p names: add -p PID"
-            " (without -p all processes are traced, with -- CMD its children are)"
+            " (without -p and -- CMD all processes are traced)"
         )])  # fmt: skip
     commands = command_set(options.events, _commands_of_this_kernel)
     path = find_program(command_argv[0]) if command_argv else ""
@@ -60,10 +61,9 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         if options.duration:
             watch.until(options.duration / 1e9)
         program.start(_kernel_filter(options, commands, targets))
-        for output in outputs:
+        for output in outputs.each():
             output.begin()
-        record = outputs[1] if options.record else None
-        source = Live(program, loaded.kernel_names, watch, record)
+        source = Live(program, loaded.kernel_names, watch, outputs.record)
         if targets.command:
             targets.command.open_gate()
         elif not options.quiet:
@@ -77,15 +77,15 @@ def _outcome(
     commands: CommandSet,
     targets: "_Targets",
     source: Live,
-    outputs: Sequence[Output],
+    outputs: "_Outputs",
 ) -> Outcome | None:
     # What the kernel filters by, it has filtered; of the commands that it counts
     # together, it let all through.
     selection = Selection(commands, results=options.results, min_duration_ns=options.min_duration)
-    sinks = sinks_for(options, outputs[0], source.origin, several=targets.several)
+    sinks = sinks_for(options, outputs.shown, source.origin, several=targets.several)
     try:
-        outcome = run(source, selection, sinks, outputs[0], max_events=options.max_events)
-        for output in outputs:
+        outcome = run(source, selection, sinks, outputs.shown, max_events=options.max_events)
+        for output in outputs.each():
             output.flush()
     except BrokenPipeError:
         if not targets.command:
@@ -108,7 +108,7 @@ class _Targets:
     pids: dict[int, int]
     """Those that ``-p`` names, by pidfd."""
     follow: bool
-    command: TracedCommand | None = field(default=None)
+    command: TracedCommand | None = None
 
     @property
     def several(self) -> bool:
@@ -149,14 +149,23 @@ def _loaded(options: Config, *, follow: bool) -> loader.Loaded:
     return loaded
 
 
-def _open_outputs(options: Config, stack: ExitStack) -> list[Output]:
-    # The output and, if asked for, the recording; what is not begun leaves no trace.
-    outputs = [Output(options.output)]
-    stack.callback(outputs[0].end)
-    if options.record:
-        outputs.append(Output(options.record, mode=0o600))
-        stack.callback(outputs[1].end)
-    return outputs
+class _Outputs(NamedTuple):
+    shown: Output
+    record: Output | None
+
+    def each(self) -> Iterator[Output]:
+        return (output for output in self if output)
+
+
+def _open_outputs(options: Config, stack: ExitStack) -> _Outputs:
+    # What is not begun leaves no trace.
+    def opened(path: str, mode: int) -> Output:
+        output = Output(path, mode=mode)
+        stack.callback(output.end)
+        return output
+
+    shown = opened(options.output, 0o666)
+    return _Outputs(shown, opened(options.record, 0o600) if options.record else None)
 
 
 def _kernel_filter(options: Config, commands: CommandSet, targets: _Targets) -> KernelFilter:
@@ -197,6 +206,6 @@ def _leader_of(tid: int) -> int:
 
 def _commands_of_this_kernel() -> dict[int, str]:
     try:
-        return btf.kernel_names(enums=("bpf_cmd",)).get("bpf_cmd", {})
+        return btf.kernel_names(["bpf_cmd"]).get("bpf_cmd", {})
     except (OSError, ValueError):
         return {}

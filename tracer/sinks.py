@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where events go: lines for people, documents for machines, a table at the end."""
 
 import os

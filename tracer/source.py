@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where calls come from: the running kernel, or a recording of one."""
 
 import os
@@ -12,7 +13,7 @@ from ..events.value import printable
 from ..events.wire import parse
 from . import recording
 from .program import Program
-from .recording import Header, Recorder, Recording, Writer, kernel_release
+from .recording import Header, Recorder, Recording, Writer
 from .watch import Watch
 
 PROBE: Final = "tracepoint"
@@ -107,7 +108,7 @@ class Live:
     def _start_recording(self, file: Writer) -> Recorder:
         origin = self.origin
         header = Header(
-            kernel_release(), origin.hostname, origin.host_id, origin.probe, self.kernel_names
+            _kernel_release(), origin.hostname, origin.host_id, origin.probe, self.kernel_names
         )
         recorder = Recorder(file, header)
         recorder.clock(self._clock_offset_ns)
@@ -172,3 +173,9 @@ def _machine_id() -> str:
             return printable(file.read(64).strip())
     except OSError:
         return ""
+
+
+def _kernel_release() -> str:
+    """``uname -srm`` of this machine."""
+    about = os.uname()
+    return f"{about.sysname} {about.release} {about.machine}"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sleeping until there is something to do, and knowing when it is over."""
 
 import os

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * bpf(2) as the syscall tracepoints see it: arguments and attr at entry, attr
  * and result at exit, one record a call into a ring buffer.

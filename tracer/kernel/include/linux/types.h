@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only */
 #ifndef STUB_LINUX_TYPES_H
 #define STUB_LINUX_TYPES_H
 
