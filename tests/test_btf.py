@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from struct import Struct, pack
+from struct import Struct, pack, unpack
 
 import pytest
 from hypothesis import given, settings
@@ -86,7 +86,8 @@ def test_a_number_that_happens_to_be_the_same_is_no_name() -> None:
     number = blob.string("mode")
     blob.integer("int", number)
     blob.words(number, STRUCT << 24, 4)
-    blob.words(number << 8 & 0xFFFF_FFFF, number >> 24, 0)
+    unaligned = pack("=IIIIi", number, ENUM << 24 | 1, 4, blob.string("BPF_ONE"), 1)
+    blob.words(*unpack("=6I", b"\1" + unaligned + b"\0\0\0"))
     blob.enum("mode", MODES, size=8)
     assert Btf(blob.data).enum("mode") == {}
     assert Btf(blob.enum("mode", MODES).data).enum("mode") == {

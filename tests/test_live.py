@@ -89,14 +89,17 @@ def test_23_calls_are_23(tmp_path: Path) -> None:
 
 def test_a_burst_of_thousands_is_complete(tmp_path: Path) -> None:
     """What bpftool's probe does with this kernel is the same each time, so strace can tell."""
-    bpftool = "bpftool", "feature", "probe"
+    # It may complain, such as about a kernel configuration that it cannot find.
+    bpftool = "sh", "-c", "exec bpftool feature probe 2>/dev/null"
     count, out = tmp_path / "strace", tmp_path / "out"
     strace = "strace", "-f", "-c", "-e", "trace=bpf", "-o", str(count)
     subprocess.run([*strace, *bpftool], stdout=subprocess.DEVNULL, check=True)
     calls, errors = map(int, re.findall(r"(\d+) +(\d+) +bpf$", count.read_text(), re.MULTILINE)[0])
 
-    finished = bpfsnoop_run("--strict", "--json", "-o", out, "--", *bpftool)
-    assert (finished.status, finished.err) == (0, "")
+    # Not --strict: a probe run that the kernel leaves out for another process at this time
+    # is told, for bpfsnoop cannot know whose it was. The number of calls shows it.
+    finished = bpfsnoop_run("--json", "-o", out, "--", *bpftool)
+    assert finished.status == 0
     trace = Trace.of(out.read_bytes(), validate_each=20)
     assert (trace.seen, trace.lost) == (len(trace.events), 0)
     assert len(trace.events) == calls > 4000

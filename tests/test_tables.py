@@ -21,6 +21,7 @@ import pytest
 from bpfsnoop.decoders import uapi
 from bpfsnoop.decoders.layout import Layout
 from bpfsnoop.decoders.table import COMMANDS
+from bpfsnoop.tracer import own
 from bpfsnoop.events import wire
 from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount
 from bpfsnoop.events.value import DirFd, Enum, Flags
@@ -353,3 +354,10 @@ def test_all_of_wire_h_is_mirrored() -> None:
     assert set(re.findall(r"^struct (\w+) \{", header, re.MULTILINE)) == RECORDS.keys()
     constants = re.findall(r"^(?:#define|\t)\s*([A-Z_0-9]+) +(?:= )?\S", header, re.MULTILINE)
     assert set(constants) == MACROS.keys()
+
+
+def test_what_the_tracer_reads_of_its_own_programs_is_where_the_header_says() -> None:
+    member = "recursion_misses"
+    offset = own.RECURSION_MISSES.size - U64.size
+    check = f"offsetof(struct bpf_prog_info, {member}) == {offset}"
+    assert _compiled({member: check}, ["<stddef.h>", "<linux/bpf.h>"]) == ([], [])

@@ -21,7 +21,7 @@ _ELEM: Final = struct.Struct("=I4xQQQ")
 _INFO: Final = struct.Struct("=IIQ")
 
 _PROG_INFO_SIZE: Final = 256
-_RECURSION_MISSES: Final = struct.Struct("=208xQ")  # in struct bpf_prog_info, since Linux 5.12
+RECURSION_MISSES: Final = struct.Struct("=208xQ")  # in struct bpf_prog_info, since Linux 5.12
 
 
 class BpfMap:
@@ -84,5 +84,5 @@ def missed_runs(prog_fd: int) -> int:
     """
     info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
     bpf(_OBJ_GET_INFO_BY_FD, _INFO.pack(prog_fd, len(info), ctypes.addressof(info)))
-    misses: int = _RECURSION_MISSES.unpack_from(info)[0]
+    misses: int = RECURSION_MISSES.unpack_from(info)[0]
     return misses
