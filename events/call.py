@@ -52,7 +52,7 @@ class Call(NamedTuple):
 class CommandCount(NamedTuple):
     """What became of the calls of one command (``struct call_count``).
 
-    seen == received + lost + calls that have not returned yet.
+    seen == arrived + lost + unfinished
     """
 
     seen: int
@@ -64,6 +64,8 @@ class Totals(NamedTuple):
 
     counts: Mapping[int, CommandCount]
     """By counter slot: the command's number, or ``COMMAND_OTHER`` of events/wire.h."""
+    unfinished: int
+    """Calls that had begun and neither arrived nor were lost when it was over."""
     missed_runs: int
     """Times that the kernel passed a probe without running it, each perhaps a lost call."""
     unfollowed: int
@@ -82,4 +84,4 @@ class Totals(NamedTuple):
     @property
     def complete(self) -> bool:
         """Whether nothing is missing as far as anybody knows."""
-        return not (self.lost or self.missed_runs or self.unfollowed)
+        return not (self.lost or self.unfinished or self.missed_runs or self.unfollowed)

@@ -137,7 +137,7 @@ def _bpf(event: Event, origin: Origin) -> Document:
     if event.failed:
         bpf["errno"] = errno_name(-call.retval) or str(-call.retval)
     bpf |= {"via": "syscall", "probe": origin.probe, "process": {"cgroup_id": call.cgroup_id}}
-    if call.has_common_attrs:
+    if call.has_common_attrs and event.command:
         bpf["common_attrs"] = {"address": hex(call.common_addr), "size": call.common_size}
     bpf["attr_address"] = hex(call.attr_addr)
     if event.attr is not None:
@@ -186,6 +186,7 @@ def loss_document(
                 "complete": totals.complete,
                 "seen": totals.seen,
                 "lost": totals.lost,
+                "unfinished": totals.unfinished,
                 "missed_runs": totals.missed_runs,
                 "unfollowed": totals.unfollowed,
                 "commands": [

@@ -32,7 +32,7 @@ def call(event: Event, xlat: Xlat = Xlat.ABBREV, *, verbose: bool = False) -> st
     """``bpf(CMD, ATTR, SIZE)``, with arguments 4 and 5 if the caller used them."""
     raw = event.call
     arguments = [command(event, xlat), _attr(event, xlat, verbose), str(raw.size)]
-    if raw.has_common_attrs:
+    if raw.has_common_attrs and event.command:  # else the bit is noise, as in cmd -1
         arguments += [_ADDRESS.text(raw.common_addr, xlat), str(raw.common_size)]
     return f"bpf({', '.join(arguments)})"
 

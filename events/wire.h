@@ -72,9 +72,16 @@ struct call_count {
 #define FILTER_UID  (1U << 1)
 #define FILTER_COMM (1U << 2)
 
-/* What the map of traced processes holds for a tgid. */
+/* Flags of a traced process. */
 #define TRACE_PROCESS  (1U << 0)
 #define TRACE_CHILDREN (1U << 1)	/* and theirs */
+#define TRACE_NAMED    (1U << 2)	/* by the user, who takes it away again */
+
+/* What the map of traced processes holds for a tgid. */
+struct traced_process {
+	__u32 flags;
+	__s32 threads;		/* alive; not kept for a named one */
+};
 
 /* What user space tells the programs; a single element. */
 struct tracer_config {

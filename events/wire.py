@@ -24,12 +24,16 @@ FILTER_COMM: Final = 1 << 2
 
 TRACE_PROCESS: Final = 1 << 0
 TRACE_CHILDREN: Final = 1 << 1
+TRACE_NAMED: Final = 1 << 2
 
 CALL_RECORD: Final = Struct("=IIQQqQQQIIIIIIIII16sI")
 """``struct call_record``: what precedes the two copies of attr."""
 
 CALL_COUNT: Final = Struct("=QQ")
 """``struct call_count``"""
+
+TRACED_PROCESS: Final = Struct("=Ii")
+"""``struct traced_process``: flags, threads."""
 
 TRACER_CONFIG: Final = Struct("=QIIII")
 """``struct tracer_config``: commands, running, filters, self, reserved."""

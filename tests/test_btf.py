@@ -51,9 +51,9 @@ class Blob:
     def data(self) -> bytes:
         header = HEADER.pack(
             MAGIC, 1, 0, HEADER.size,
-            0, len(self._types), len(self._types), len(self._strings),
+            8, len(self._types), 8 + len(self._types), len(self._strings),
         )  # fmt: skip
-        return header + self._types + self._strings
+        return header + b"whatever" + self._types + self._strings
 
 
 MODES = {"BPF_ONE": 1, "BPF_TWO": 2, "BPF_UNSPEC": 0}
@@ -62,6 +62,15 @@ MODES = {"BPF_ONE": 1, "BPF_TWO": 2, "BPF_UNSPEC": 0}
 def test_constants_are_found_by_value() -> None:
     blob = Blob().integer("int", 32).enum("other", {"BPF_X": 9}).enum("mode", MODES)
     assert Btf(blob.data).enum("mode") == {1: "BPF_ONE", 2: "BPF_TWO", 0: "BPF_UNSPEC"}
+
+
+def test_one_constant_is_enough() -> None:
+    assert Btf(Blob().enum("mode", {"BPF_ONE": 1}).data).enum("mode") == {1: "BPF_ONE"}
+
+
+def test_an_enum_of_others_is_not_ours() -> None:
+    """Somebody else's by the same name, in a driver perhaps."""
+    assert Btf(Blob().enum("mode", {"BPF_ONE": 1, "FAST": 2}).data).enum("mode") == {}
 
 
 def test_the_first_of_two_names_stands() -> None:

@@ -361,7 +361,7 @@ def test_a_document_is_one_line_of_json() -> None:
 def test_loss_is_counted_by_command_and_in_all() -> None:
     counts = {2: CommandCount(1000, 17), 5: CommandCount(3, 0), 60: CommandCount(4, 0)}
     counts[COMMAND_OTHER] = CommandCount(1, 1)
-    totals = Totals(counts, missed_runs=2, unfollowed=1, time_ns=5)
+    totals = Totals(counts, unfinished=4, missed_runs=2, unfollowed=1, time_ns=5)
     document = checked(ecs.loss_document(totals, DECODER.slot_names(), ORIGIN, sequence=99))
     assert document == {
         "@timestamp": "1970-01-01T00:00:00.000000005Z",
@@ -382,6 +382,7 @@ def test_loss_is_counted_by_command_and_in_all() -> None:
                 "complete": False,
                 "seen": 1008,
                 "lost": 18,
+                "unfinished": 4,
                 "missed_runs": 2,
                 "unfollowed": 1,
                 "commands": [
@@ -396,19 +397,20 @@ def test_loss_is_counted_by_command_and_in_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "missed_runs", "unfollowed", "complete"),
+    ("counts", "others", "complete"),
     [
-        ({}, 0, 0, True),
-        ({0: CommandCount(3, 0)}, 0, 0, True),
-        ({0: CommandCount(3, 1)}, 0, 0, False),
-        ({}, 1, 0, False),
-        ({}, 0, 1, False),
+        ({}, (0, 0, 0), True),
+        ({0: CommandCount(3, 0)}, (0, 0, 0), True),
+        ({0: CommandCount(3, 1)}, (0, 0, 0), False),
+        ({}, (1, 0, 0), False),
+        ({}, (0, 1, 0), False),
+        ({}, (0, 0, 1), False),
     ],
 )
 def test_any_kind_of_loss_makes_it_incomplete(
-    counts: dict[int, CommandCount], missed_runs: int, unfollowed: int, complete: bool
+    counts: dict[int, CommandCount], others: tuple[int, int, int], complete: bool
 ) -> None:
-    totals = Totals(counts, missed_runs, unfollowed, time_ns=0)
+    totals = Totals(counts, *others, time_ns=0)
     document = checked(ecs.loss_document(totals, {}, ORIGIN, sequence=1))
     assert document["bpf"]["loss"]["complete"] is complete
     assert "outcome" not in document["event"], "a measurement neither succeeds nor fails"

@@ -28,7 +28,7 @@ from documents import VALIDATOR
 MAGIC = b"\x93bpfsnoop recording 1\n"
 KERNEL_NAMES = {"bpf_cmd": {0: "BPF_MAP_CREATE", 70: "BPF_MAP_TELEPORT"}}
 ABOUT = Header("Linux 6.1 x86_64", "host", "0123", "tracepoint", KERNEL_NAMES)
-TOTALS = Totals({0: CommandCount(5, 2), 63: CommandCount(1, 0)}, 0, 0, 1_700_000_000 * 10**9)
+TOTALS = Totals({0: CommandCount(5, 2), 63: CommandCount(1, 0)}, 0, 0, 0, 1_700_000_000 * 10**9)
 
 CALLS = [
     call_of(0, bytes(92)),
@@ -252,7 +252,7 @@ def test_a_header_that_is_no_object(payload: bytes) -> None:
     assert _replayed(MAGIC + _frame(HEADER, payload)) == ([], NONSENSE)
 
 
-NUMBERS: Mapping[str, int] = {"missed_runs": 0, "unfollowed": 0, "time_ns": 1}
+NUMBERS: Mapping[str, int] = {"unfinished": 0, "missed_runs": 0, "unfollowed": 0, "time_ns": 1}
 
 
 @pytest.mark.parametrize(

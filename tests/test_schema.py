@@ -153,7 +153,7 @@ FULL = document_of(
 
 LOSS = checked(
     ecs.loss_document(
-        Totals({0: CommandCount(5, 1), 62: CommandCount(1, 0)}, 1, 1, time_ns=1),
+        Totals({0: CommandCount(5, 1), 62: CommandCount(1, 0)}, 1, 1, 1, time_ns=1),
         {0: "BPF_MAP_CREATE"},
         ORIGIN,
         sequence=7,

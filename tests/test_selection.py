@@ -140,13 +140,14 @@ def test_the_kernel_lets_through_what_is_wanted(chosen: CommandSet, number: int)
 
 def test_the_shared_bit_is_only_set_if_it_may_be_needed() -> None:
     assert not command_set(["@data"], _nobody_asks).slots() >> COMMAND_OTHER
-    assert command_set(["4000"], _nobody_asks).slots() == 1 << COMMAND_OTHER
+    for number in ("4000", "63"):
+        assert command_set([number], _nobody_asks).slots() == 1 << COMMAND_OTHER
 
 
 @pytest.mark.parametrize(
     ("selection", "passes", "not_"),
     [
-        (Selection(), {}, None),
+        (Selection(), {"cmd": 4000, "duration_ns": 0}, None),
         (Selection(command_set(["prog_load"], dict)), {"cmd": 5}, {"cmd": 6}),
         (Selection(command_set(["prog_load"], dict)), {"cmd": 5 | COMMON_ATTRS},
          {"cmd": 6 | COMMON_ATTRS}),

@@ -259,7 +259,7 @@ def test_documents_and_the_last_one(path: Path, output: Output) -> None:
     sink = JsonSink(output, ORIGIN, None)
     sink.event(DECODER.decode(FREEZE), NOON, 1)
     sink.event(DECODER.decode(FAILED), NOON + 1, 2)
-    sink.end(Totals({22: CommandCount(5, 3)}, 0, 0, NOON), {22: "BPF_MAP_FREEZE"}, 3)
+    sink.end(Totals({22: CommandCount(5, 3)}, 0, 0, 0, NOON), {22: "BPF_MAP_FREEZE"}, 3)
     output.flush()
     documents = [json.loads(line) for line in path.read_bytes().splitlines()]
     for document in documents:

@@ -356,9 +356,9 @@ COMMAND_ROWS = (
     (22 | COMMON_ATTRS, "BPF_MAP_FREEZE|BPF_COMMON_ATTRS, {map_fd=3}, 4, 0xabad1dea, 24",
      "0x10016, {map_fd=3}, 4, 0xabad1dea, 24",
      "0x10016 /* BPF_MAP_FREEZE|BPF_COMMON_ATTRS */, {map_fd=3}, 4, 0xabad1dea, 24"),
-    (60 | COMMON_ATTRS, f"0x1003c /* BPF_??? */, {_ATTR}, 0xabad1dea, 24",
-     f"0x1003c, {_ATTR}, 0xabad1dea, 24",
-     f"0x1003c /* BPF_??? */, {_ATTR}, 0xabad1dea, 24"),
+    # The bit of a number that nobody knows may be noise, as in -1, and so the arguments.
+    (60 | COMMON_ATTRS, f"0x1003c /* BPF_??? */, {_ATTR}",
+     f"0x1003c, {_ATTR}", f"0x1003c /* BPF_??? */, {_ATTR}"),
 )  # fmt: skip
 
 

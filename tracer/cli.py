@@ -4,6 +4,7 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ _DONE: Final = 0
 _CANNOT: Final = 1
 _USAGE: Final = 2
 _LOST: Final = 3
+_FIRST_OF_OURS: Final = 3
 
 _DESCRIPTION: Final = """\
 Shows every bpf(2) call of this host as it returns, in strace's spelling or as
@@ -53,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     subcommand = _SUBCOMMANDS.get(argv[0]) if argv else None
+    _fill_standard_streams()
     try:
+        for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, until tracing handles them
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
         return subcommand(argv[1:]) if subcommand else _trace(argv)
     except UsageError as error:
         for mistake in error.mistakes:
@@ -66,6 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _DONE  # nobody reads any more, such as after '| head'
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _fill_standard_streams() -> None:
+    # A file that we open must not become a standard stream that was closed. The
+    # null device is opened for reading only: to write to it is still an error.
+    while (fd := os.open(os.devnull, os.O_RDONLY)) < _FIRST_OF_OURS:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _trace(argv: Sequence[str]) -> int:
@@ -121,7 +135,8 @@ def _judged(outcome: Outcome, options: Config) -> int:
     """
     totals = outcome.totals
     if totals is None:
-        say(outcome.problem)
+        if outcome.problem:
+            say(outcome.problem)
         return _CANNOT
     for sentence in _losses(totals, outcome.names):
         say(sentence)
@@ -139,13 +154,15 @@ def _losses(totals: Totals, names: Mapping[int, str]) -> Iterator[str]:
             f"lost {totals.lost} of {totals.seen} calls ({each}):"
             " narrow the filter or give a larger --ring-size"
         )
+    if totals.unfinished:
+        yield f"{totals.unfinished} calls had begun but not returned, and are not shown"
     if totals.missed_runs:
         yield (
             f"the kernel left out {totals.missed_runs} runs of a probe, each perhaps a lost"
             " call: another tracing program was running on that CPU"
         )
     if totals.unfollowed:
-        yield f"{totals.unfollowed} children were not traced: more than there is room for"
+        yield f"{totals.unfollowed} children are not traced: the kernel had no room or no time"
 
 
 def _replay(argv: Sequence[str]) -> int:
@@ -176,7 +193,7 @@ def _replay(argv: Sequence[str]) -> int:
         )
         output = Output(options.output)
         stack.callback(output.end)
-        if os.path.sameopenfile(file.fileno(), output.file.fileno()):
+        if os.path.sameopenfile(file.fileno(), output.fileno()):
             raise UsageError([Mistake(f"-o {options.output} is the recording itself")])
         output.begin()
         sinks = sinks_for(options, output, source.origin, several=len(options.pids) != 1)

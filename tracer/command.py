@@ -4,11 +4,15 @@
 import os
 import shutil
 import signal
+from collections.abc import Collection
 from typing import NoReturn
 
 from ..events.errors import CannotStart
 
 _NOT_EXECUTABLE = 126
+
+# What we handle, and what Python ignores.
+_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
 _SHELL_SIGNAL_BASE = 128
 
 
@@ -29,15 +33,17 @@ class TracedCommand:
     """``-- CMD ARGS``: a child that waits at a gate before it becomes CMD.
 
     If the tracer ends before it opens the gate, so does the child.
+
+    :param ignored: signals that the tracer was started to ignore, and so is CMD.
     """
 
-    def __init__(self, path: str, argv: list[str]) -> None:
+    def __init__(self, path: str, argv: list[str], ignored: Collection[int] = ()) -> None:
         self.ended = False
         gate, self._gate_end = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._gate_end)
-            _wait_and_become(gate, path, argv)
+            _wait_and_become(gate, path, argv, ignored)
         os.close(gate)
         self.pidfd = os.pidfd_open(self.pid)
 
@@ -48,7 +54,7 @@ class TracedCommand:
 
     def signalled(self, number: int) -> None:
         """Passes a signal on; Ctrl-C at a terminal reaches it without us."""
-        if number == signal.SIGINT and os.isatty(0):
+        if number == signal.SIGINT and _in_foreground():
             return
         try:
             signal.pidfd_send_signal(self.pidfd, number)
@@ -64,18 +70,30 @@ class TracedCommand:
         return _shell_status(os.waitpid(self.pid, 0)[1])
 
 
+def _in_foreground() -> bool:
+    # Whether a terminal sends its Ctrl-C to us, and so to CMD as well.
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
 def _shell_status(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else _SHELL_SIGNAL_BASE - code
 
 
-def _wait_and_become(gate: int, path: str, argv: list[str]) -> NoReturn:
+def _wait_and_become(gate: int, path: str, argv: list[str], ignored: Collection[int]) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
+        for number in _OURS:
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
         if os.read(gate, 1):
             os.execv(path, argv)
     except OSError as error:

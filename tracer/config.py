@@ -19,6 +19,7 @@ from . import installed
 _PID_MAX: Final = 1 << 22
 _UID_MAX: Final = (1 << 32) - 2
 _LONGEST_H: Final = 876_000  # a hundred years
+_LIST_MAX: Final = 256  # what the kernel's tables of users and names hold
 _RING_MIN: Final = 1 << 16
 _RING_MAX: Final = 1 << 30
 _NULL: Final = "tag:yaml.org,2002:null"
@@ -144,7 +145,10 @@ def _list(parse_one: Parser, *, commas: bool = True) -> Parser:
         items = value if isinstance(value, list) else [value]
         if commas:
             items = [part for item in items for part in _split(item)]
-        return tuple(dict.fromkeys(parse_one(item) for item in items))
+        values = tuple(dict.fromkeys(parse_one(item) for item in items))
+        if len(values) > _LIST_MAX:
+            raise ValueError(f"must be at most {_LIST_MAX}")
+        return values
 
     return parse
 

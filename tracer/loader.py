@@ -67,9 +67,14 @@ def load(*, ring_pages: int, follow: bool) -> Loaded:
         ours.close()
         _child(theirs, lambda: _compile_and_attach(ring_pages, follow))
     theirs.close()
-    with ours:
-        message, fds, _, _ = socket.recv_fds(ours, _MAX_MESSAGE, _MAX_FDS)
-    _, status = os.waitpid(child, 0)
+    try:
+        with ours:
+            message, fds, _, _ = socket.recv_fds(ours, _MAX_MESSAGE, _MAX_FDS)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        _, status = os.waitpid(child, 0)
     for fd in fds:
         os.set_inheritable(fd, False)
     if not message:

@@ -16,7 +16,9 @@ from ..events.wire import (
     FILTER_PID,
     FILTER_UID,
     TRACE_CHILDREN,
+    TRACE_NAMED,
     TRACE_PROCESS,
+    TRACED_PROCESS,
     TRACER_CONFIG,
     parse_counts,
 )
@@ -57,7 +59,7 @@ class Program:
         self._filters = 0
         cpus = possible_cpus()
         self._config = BpfMap(self._fds["config"], 4, TRACER_CONFIG.size)
-        self._pids = BpfMap(self._fds["pids"], 4, 1)
+        self._pids = BpfMap(self._fds["pids"], 4, TRACED_PROCESS.size)
         self._uids = BpfMap(self._fds["uids"], 4, 1)
         self._comms = BpfMap(self._fds["comms"], COMM_LEN, 1)
         self._counts = BpfMap(self._fds["counts"], 4, cpus * CALL_COUNT.size)
@@ -67,10 +69,10 @@ class Program:
 
     def start(self, wanted: KernelFilter) -> None:
         """From here on calls are recorded; this process's own never are."""
-        for pid in wanted.pids:
-            self._pids[_U32.pack(pid)] = bytes((TRACE_PROCESS,))
-        for pid in wanted.families:
-            self._pids[_U32.pack(pid)] = bytes((TRACE_PROCESS | TRACE_CHILDREN,))
+        for pids, flags in ((wanted.pids, 0), (wanted.families, TRACE_CHILDREN)):
+            process = TRACED_PROCESS.pack(TRACE_PROCESS | TRACE_NAMED | flags, 0)
+            for pid in pids:
+                self._pids[_U32.pack(pid)] = process
         for uid in wanted.uids:
             self._uids[_U32.pack(uid)] = _SET
         for comm in wanted.comms:
@@ -92,23 +94,38 @@ class Program:
         self._pids.discard(_U32.pack(pid))
 
     def has_pids(self) -> bool:
-        """Whether any process is left that the filter names, children included."""
-        return next(iter(self._pids), None) is not None
+        """Whether any process that the filter names is alive, children included.
+
+        The kernel may have missed the end of one; it is taken away here.
+        """
+        for key in list(self._pids):
+            if os.path.exists(f"/proc/{_U32.unpack(key)[0]}"):
+                return True
+            self._pids.discard(key)
+        return False
 
     def totals(self, time_ns: int) -> Totals:
-        """What was seen and lost so far.
+        """What was seen and lost so far; how much of it arrived is for the reader to say.
 
         :param time_ns: now, ns since the epoch.
         """
         counts = {
             slot: parse_counts(self._counts[_U32.pack(slot)]) for slot in range(COMMAND_SLOTS)
         }
-        programs = [fd for name, fd in self._fds.items() if name.startswith("program:")]
+        no_room = sum(number for (number,) in _U64.iter_unpack(self._unfollowed[_KEY_0]))
         return Totals(
             counts={slot: count for slot, count in counts.items() if count.seen},
-            missed_runs=sum(map(missed_runs, programs)),
-            unfollowed=sum(number for (number,) in _U64.iter_unpack(self._unfollowed[_KEY_0])),
+            unfinished=0,
+            missed_runs=self._missed("sys_enter_bpf") + self._missed("sys_exit_bpf"),
+            unfollowed=no_room + self._missed("task_newtask"),
             time_ns=time_ns,
+        )
+
+    def _missed(self, tracepoint: str) -> int:
+        return sum(
+            missed_runs(fd)
+            for name, fd in self._fds.items()
+            if name.startswith("program:") and name.endswith(tracepoint)
         )
 
     def close(self) -> None:

@@ -19,13 +19,13 @@ from zlib import crc32
 
 from ..events.call import CommandCount, Totals
 from ..events.errors import RecordingError
-from ..events.wire import WIRE_VERSION
+from ..events.wire import COMMAND_SLOTS, WIRE_VERSION
 
 _MAGIC: Final = b"\x93bpfsnoop recording 1\n"
 _FRAME: Final = Struct("=BII")
 _CLOCK: Final = Struct("=q")
 _MAX_PAYLOAD: Final = 1 << 24
-_MAX_COUNT: Final = (1 << 63) - 1
+_MAX_COUNT: Final = 1 << 48  # more than anybody counts to, and sums stay within 64 bits
 
 # What reading JSON that is not as expected ends in.
 _NONSENSE: Final = (
@@ -50,6 +50,9 @@ class Writer(Protocol):
     def write(self, data: bytes) -> object:
         """Takes all of it or raises."""
 
+    def flush(self) -> object:
+        """Sees to it that it survives us."""
+
 
 class Recorder:
     """Writes a recording."""
@@ -67,6 +70,7 @@ class Recorder:
     def calls(self, records: list[bytes]) -> None:
         for record in records:
             self._frame(CALL, record)
+        self._file.flush()
 
     def end(self, totals: Totals) -> None:
         self._frame(END, json.dumps(totals._asdict()).encode())
@@ -191,9 +195,12 @@ def parse_end(payload: bytes, path: str) -> Totals:
     """
     try:
         end = json.loads(payload)
-        counts = {int(slot): CommandCount(_count(seen), _count(lost))
+        counts = {_slot(slot): CommandCount(_count(seen), _count(lost))
                   for slot, (seen, lost) in end.pop("counts").items()}  # fmt: skip
-        return Totals(counts, **{name: _count(number) for name, number in end.items()})
+        time_ns = _time(end.pop("time_ns"))
+        return Totals(
+            counts, **{name: _count(number) for name, number in end.items()}, time_ns=time_ns
+        )
     except _NONSENSE as error:
         raise RecordingError(f"{path}: has an end that makes no sense") from error
 
@@ -217,4 +224,16 @@ def _identifier(name: Any) -> str:
 def _count(number: Any) -> int:
     if not isinstance(number, int) or not 0 <= number <= _MAX_COUNT:
         raise ValueError("not a count")
+    return number
+
+
+def _slot(text: str) -> int:
+    if int(text) not in range(COMMAND_SLOTS):
+        raise ValueError("not a counter slot")
+    return int(text)
+
+
+def _time(number: Any) -> int:
+    if not isinstance(number, int) or not 0 <= number < 1 << 63:
+        raise ValueError("not a time")
     return number

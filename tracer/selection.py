@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..decoders.table import COMMANDS
-from ..events.call import Call
+from ..events.call import COMMON_ATTRS, Call
 from ..events.errors import Mistake, UsageError
 from ..events.wire import COMM_LEN, COMMAND_OTHER, COMMAND_SLOTS
 
+_CMD_MAX = (1 << 32) - 1
 _ALIASES = {"prog_run": "prog_test_run"}  # as in enum bpf_cmd
 
 _DATA = frozenset(number for number, command in COMMANDS.items() if command.data)
@@ -86,8 +87,9 @@ def command_set(expressions: Iterable[str], newer: Callable[[], Mapping[int, str
 def _numbers(name: str, names: Mapping[str, int]) -> frozenset[int] | None:
     if name in _SETS:
         return _SETS[name]
-    if re.fullmatch(r"0x[0-9a-f]+|[0-9]+", name):
-        return frozenset({int(name, 0 if name.startswith("0x") else 10)})
+    if re.fullmatch(r"0x[0-9a-f]{1,8}|[0-9]{1,10}", name):
+        typed = int(name, 16 if name.startswith("0x") else 10) & ~COMMON_ATTRS
+        return frozenset({typed}) if typed <= _CMD_MAX else None
     short = name.removeprefix("bpf_")
     number = names.get(f"BPF_{_ALIASES.get(short, short).upper()}")
     return None if number is None else frozenset({number})

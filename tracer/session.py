@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ..events.errors import CannotStart, Mistake, UsageError
+from ..events.errors import CannotStart, Mistake, OutputError, UsageError
 from . import btf, loader, privilege
 from .command import TracedCommand, find_program
 from .config import Config
@@ -56,11 +56,11 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         stack.callback(program.close)
         watch = stack.enter_context(Watch(program.ring_fd))
         if command_argv:
-            targets.command = TracedCommand(path, command_argv)
+            targets.command = TracedCommand(path, command_argv, watch.ignored)
         targets.watched_by(watch, program)
         if options.duration:
             watch.until(options.duration / 1e9)
-        program.start(_kernel_filter(options, commands, targets))
+        _start(program, _kernel_filter(options, commands, targets))
         for output in outputs.each():
             output.begin()
         source = Live(program, loaded.kernel_names, watch, outputs.record)
@@ -68,8 +68,17 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
             targets.command.open_gate()
         elif not options.quiet:
             say(f"tracing bpf(2) of {targets} ({PROBE}); Ctrl-C ends it")
-        outcome = _outcome(options, commands, targets, source, outputs)
-        return Run(outcome, _status(targets.command, watch) if targets.command else None)
+        if not targets.command:
+            return Run(_outcome(options, commands, targets, source, outputs), None)
+        try:
+            outcome = _outcome(options, commands, targets, source, outputs)
+        except BrokenPipeError:
+            outcome = None
+        except OutputError as error:
+            say(str(error))
+            outcome = Outcome(None, {}, "")
+        program.stop()
+        return Run(outcome, _status(targets.command, watch))
 
 
 def _outcome(
@@ -78,24 +87,20 @@ def _outcome(
     targets: "_Targets",
     source: Live,
     outputs: "_Outputs",
-) -> Outcome | None:
+) -> Outcome:
     # What the kernel filters by, it has filtered; of the commands that it counts
     # together, it let all through.
     selection = Selection(commands, results=options.results, min_duration_ns=options.min_duration)
     sinks = sinks_for(options, outputs.shown, source.origin, several=targets.several)
-    try:
-        outcome = run(source, selection, sinks, outputs.shown, max_events=options.max_events)
-        for output in outputs.each():
-            output.flush()
-    except BrokenPipeError:
-        if not targets.command:
-            raise
-        return None
+    outcome = run(source, selection, sinks, outputs.shown, max_events=options.max_events)
+    for output in outputs.each():
+        output.flush()
     return outcome
 
 
 def _status(command: TracedCommand, watch: Watch) -> int:
     # Tracing may be over before the command is; signals still reach it.
+    watch.release()
     while not command.ended and not watch.insisted:
         watch.wait()
     return command.status() if command.ended else INTERRUPTED
@@ -136,12 +141,19 @@ class _Targets:
             watch.while_alive(self.pids, forget, program.has_pids if self.follow else None)
 
 
+def _start(program: Program, wanted: KernelFilter) -> None:
+    try:
+        program.start(wanted)
+    except OSError as error:
+        raise CannotStart(f"the kernel does not take the filters: {error.strerror}") from error
+
+
 def _loaded(options: Config, *, follow: bool) -> loader.Loaded:
     pages = options.ring_size // os.sysconf("SC_PAGESIZE")
     try:
         loaded = loader.load(ring_pages=pages, follow=follow)
     except CannotStart as error:
-        if options.verbose and error.detail:
+        if options.verbose and error.detail and sys.stderr:
             sys.stderr.write(error.detail)
         raise
     for warning in loaded.warnings:
@@ -159,13 +171,13 @@ class _Outputs(NamedTuple):
 
 def _open_outputs(options: Config, stack: ExitStack) -> _Outputs:
     # What is not begun leaves no trace.
-    def opened(path: str, mode: int) -> Output:
-        output = Output(path, mode=mode)
-        stack.callback(output.end)
-        return output
-
-    shown = opened(options.output, 0o666)
-    return _Outputs(shown, opened(options.record, 0o600) if options.record else None)
+    shown = Output(options.output)
+    stack.callback(shown.end)
+    if not options.record:
+        return _Outputs(shown, None)
+    record = Output(options.record, mode=0o600, kept=True)
+    stack.callback(record.end)
+    return _Outputs(shown, record)
 
 
 def _kernel_filter(options: Config, commands: CommandSet, targets: _Targets) -> KernelFilter:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where events go: lines for people, documents for machines, a table at the end."""
 
+import errno
+import fcntl
 import os
+import select
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, Protocol
+from typing import Final, Protocol
 
 from ..events import ecs, text
 from ..events.call import Totals
@@ -28,61 +31,81 @@ class Output:
     a run that cannot start destroys nothing.
 
     :param path: empty for standard output.
+    :param kept: that its reader goes away is an error, not the end of the interest.
     :raises OutputError: it cannot be opened.
     """
 
-    def __init__(self, path: str, *, mode: int = 0o666) -> None:
-        self._name = path or "standard output"
-        self._created = bool(path) and not os.path.lexists(path)
+    def __init__(self, path: str, *, mode: int = 0o666, kept: bool = False) -> None:
         self._path = path
+        self._kept = kept
         self._begun = False
+        self._created = "" if not path or os.path.exists(path) else os.path.realpath(path)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode) if path else os.dup(1)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode) if path else _stdout()
         except OSError as error:
             raise self._failed("open", error) from error
-        self.is_terminal = os.isatty(fd)
-        self.file: BinaryIO = os.fdopen(fd, "wb", buffering=_BUFFER)
+        self._buffer = bytearray()
+        self.is_terminal = os.isatty(self._fd)
+
+    def fileno(self) -> int:
+        return self._fd
 
     def begin(self) -> None:
         """Tracing has begun: what the file held before makes room."""
         self._begun = True
         if self._path:
             try:
-                os.ftruncate(self.file.fileno(), 0)
+                os.ftruncate(self._fd, 0)
             except OSError:
                 pass  # a pipe or device, which has no length
 
     def end(self) -> None:
         """Closes it; a file that was made for a run which never began goes."""
         try:
-            self.file.close()
-        except OSError:
-            pass  # a failure to write was already told by flush()
+            self.flush()
+        except (OutputError, BrokenPipeError):
+            pass  # it was reported when it happened first
+        os.close(self._fd)
         if self._created and not self._begun:
-            os.unlink(self._path)
+            try:
+                os.unlink(self._created)
+            except FileNotFoundError:
+                pass  # somebody was faster
 
     def write(self, line: bytes) -> None:
-        """:raises OutputError: it takes no more; BrokenPipeError if nobody reads any more."""
-        try:
-            self.file.write(line)
-            if self.is_terminal:
-                self.file.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise self._failed("write to", error) from error
+        """:raises OutputError, BrokenPipeError: see :meth:`flush`."""
+        self._buffer += line
+        if self.is_terminal or len(self._buffer) >= _BUFFER:
+            self.flush()
 
     def flush(self) -> None:
-        """:raises OutputError: see :meth:`write`."""
-        try:
-            self.file.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise self._failed("write to", error) from error
+        """Writes what is waiting, however long the other side takes.
+
+        :raises BrokenPipeError: nobody reads it any more.
+        :raises OutputError: it takes no more.
+        """
+        waiting, self._buffer = memoryview(self._buffer), bytearray()
+        while waiting:
+            try:
+                waiting = waiting[os.write(self._fd, waiting) :]
+            except BlockingIOError:  # whoever shares the pipe wants it not to block
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll()
+            except OSError as error:
+                if isinstance(error, BrokenPipeError) and not self._kept:
+                    raise
+                raise self._failed("write to", error) from error
 
     def _failed(self, verb: str, error: OSError) -> OutputError:
-        return OutputError(f"cannot {verb} {self._name}: {error.strerror}")
+        return OutputError(f"cannot {verb} {self._path or 'standard output'}: {error.strerror}")
+
+
+def _stdout() -> int:
+    # Where standard output was closed, something to read from stands in its place.
+    if fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return os.dup(1)
 
 
 class Sink(Protocol):

@@ -74,6 +74,7 @@ class Live:
         self._program = program
         self._watch = watch
         self._clock_offset_ns = _clock_offset_ns()
+        self._arrived = 0
         self._recorder = self._start_recording(record) if record else None
         self._end = End(None)
 
@@ -82,12 +83,17 @@ class Live:
             self._watch.wait()
             yield self._batch(self._program.ring.drain(_BATCH_BYTES))
         self._program.stop()
-        while records := self._program.ring.drain(_BATCH_BYTES):
-            yield self._batch(records)
+        yield from self._rest()
         totals = self._program.totals(time.time_ns())
+        yield from self._rest()  # of calls that returned meanwhile
+        totals = totals._replace(unfinished=totals.seen - totals.lost - self._arrived)
         self._end = End(totals)
         if self._recorder:
             self._recorder.end(totals)
+
+    def _rest(self) -> Iterator[Batch]:
+        while records := self._program.ring.drain(_BATCH_BYTES):
+            yield self._batch(records)
 
     def finish(self) -> None:
         self._watch.finish()
@@ -101,6 +107,7 @@ class Live:
             self._clock_offset_ns = offset
             if self._recorder:
                 self._recorder.clock(offset)
+        self._arrived += len(records)
         if self._recorder:
             self._recorder.calls(records)
         return Batch([parse(record) for record in records], self._clock_offset_ns)

@@ -33,6 +33,7 @@ class Watch:
         self._on_signal: Callable[[int], None] = lambda number: self.finish()
         self._signals = 0
         self._poll = select.epoll()
+        self._fd = fd
         self._poll.register(fd, select.EPOLLIN)
         self._wakeup, self._wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._wakeup, select.EPOLLIN)
@@ -46,6 +47,12 @@ class Watch:
             # nohup means that we stay when the terminal goes
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
         }
+        self.ignored = frozenset(
+            number
+            for number in _SIGNALS
+            if self._old_handlers.get(number, signal.SIG_IGN) is signal.SIG_IGN
+        )
+        """Those that whoever started us wants to be ignored."""
         return self
 
     def __exit__(
@@ -63,6 +70,12 @@ class Watch:
 
     def finish(self) -> None:
         self.over = True
+
+    def release(self) -> None:
+        """From here on only signals and processes end :meth:`wait`."""
+        self._poll.unregister(self._fd)
+        self._deadline = None
+        self._family = None
 
     def on_signal(self, action: Callable[[int], None]) -> None:
         """What the first SIGINT, SIGTERM or SIGHUP does instead; the second still ends it."""

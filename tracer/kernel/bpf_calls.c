@@ -6,7 +6,7 @@
  * Compiled by BCC from this file as it stands. Settings come as -D:
  *   RING_PAGES       size of the ring, a power of two of PAGE_SIZE
  *   PAGE_SIZE        of this machine
- *   FOLLOW_CHILDREN  processes forked by a traced one are traced too
+ *   FOLLOW_CHILDREN  processes forked by a traced one may be traced too
  *   ARG4_OFFSET, ARG5_OFFSET
  *                    where struct pt_regs of this architecture keeps system
  *                    call arguments 4 and 5; without them they are not read
@@ -74,7 +74,7 @@ struct comm {
 #define ATTR_REST_MAX 256
 
 BPF_ARRAY(config, struct tracer_config, 1);
-BPF_HASH(pids, u32, u8, PIDS_MAX);
+BPF_HASH(pids, u32, struct traced_process, PIDS_MAX);
 BPF_HASH(uids, u32, u8, UIDS_MAX);
 BPF_HASH(comms, struct comm, u8, COMMS_MAX);
 
@@ -106,13 +106,16 @@ static __always_inline u32 command_slot(u32 cmd)
 }
 
 /* Cheapest first; all of it before any memory of the caller is touched. */
-static __always_inline bool wanted(struct tracer_config *cfg, u32 tgid, u32 cmd)
+static __always_inline bool wanted_process(struct tracer_config *cfg, u32 tgid)
 {
 	if (tgid == cfg->self)
 		return false;
+	return !(cfg->filters & FILTER_PID) || pids.lookup(&tgid);
+}
+
+static __always_inline bool wanted_call(struct tracer_config *cfg, u32 cmd)
+{
 	if (!(cfg->commands >> command_slot(cmd) & 1))
-		return false;
-	if ((cfg->filters & FILTER_PID) && !pids.lookup(&tgid))
 		return false;
 	if (cfg->filters & FILTER_UID) {
 		u32 uid = bpf_get_current_uid_gid();
@@ -128,6 +131,19 @@ static __always_inline bool wanted(struct tracer_config *cfg, u32 tgid, u32 cmd)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * The kernel may pass an exit by without running us (while another tracing
+ * program runs on that CPU). What was kept of that call must not be taken for
+ * the thread's next one, nor stay when the thread ends.
+ */
+static __always_inline void forget_open_call(u64 id)
+{
+	if (!open_calls.lookup(&id))
+		return;
+	open_calls.delete(&id);
+	attr_rest.delete(&id);
 }
 
 static __always_inline struct call_count *count_of(u32 cmd)
@@ -197,8 +213,12 @@ TRACEPOINT_PROBE(syscalls, sys_enter_bpf)
 	u64 id = bpf_get_current_pid_tgid();
 	u32 cmd = args->cmd;
 
-	if (!cfg || !wanted(cfg, id >> 32, cmd))
+	if (!cfg || !wanted_process(cfg, id >> 32))
 		return 0;
+	if (!wanted_call(cfg, cmd)) {
+		forget_open_call(id);
+		return 0;
+	}
 
 	int zero = 0;
 	struct open_draft *draft = open_drafts.lookup(&zero);
@@ -305,11 +325,23 @@ TRACEPOINT_PROBE(task, task_newtask)
 	const u64 clone_thread = 0x10000; /* CLONE_THREAD: no process of its own */
 	u32 parent = bpf_get_current_pid_tgid() >> 32;
 	u32 child = args->pid;
-	u8 *traced = pids.lookup(&parent);
+	struct traced_process *traced = pids.lookup(&parent);
 
-	if (!traced || !(*traced & TRACE_CHILDREN) || (args->clone_flags & clone_thread))
+	if (!traced)
 		return 0;
-	if (pids.update(&child, traced)) {
+	if (args->clone_flags & clone_thread) {
+		lock_xadd(&traced->threads, 1);
+		return 0;
+	}
+	if (!(traced->flags & TRACE_CHILDREN))
+		return 0;
+
+	struct traced_process process = {
+		.flags = TRACE_PROCESS | TRACE_CHILDREN,
+		.threads = 1,
+	};
+
+	if (pids.update(&child, &process)) {
 		int zero = 0;
 		u64 *count = unfollowed.lookup(&zero);
 
@@ -318,13 +350,24 @@ TRACEPOINT_PROBE(task, task_newtask)
 	}
 	return 0;
 }
+#endif
 
-/* Fires for the leader only after every thread of the process is gone. */
-TRACEPOINT_PROBE(sched, sched_process_free)
+/* Runs in the thread that ends, while nobody else can have its number. */
+TRACEPOINT_PROBE(sched, sched_process_exit)
 {
-	u32 pid = args->pid;
+	u64 id = bpf_get_current_pid_tgid();
 
-	pids.delete(&pid);
+	forget_open_call(id);
+#ifdef FOLLOW_CHILDREN
+	u32 tgid = id >> 32;
+	struct traced_process *traced = pids.lookup(&tgid);
+
+	if (!traced || (traced->flags & TRACE_NAMED))
+		return 0;
+	lock_xadd(&traced->threads, -1);
+	/* Whoever takes the last one off sees 0; that two may see it does no harm. */
+	if (traced->threads <= 0)
+		pids.delete(&tgid);
+#endif
 	return 0;
 }
-#endif
