@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where events go: files, lines with what stands in front and behind, the table."""
 
+import argparse
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,16 @@ from hypothesis import strategies as st
 from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
 from bpfsnoop.events.errors import OutputError
 from bpfsnoop.events.value import Xlat
-from bpfsnoop.tracer.sinks import JsonSink, Output, SummarySink, TextSink, TextStyle, say
+from bpfsnoop.tracer.config import configured
+from bpfsnoop.tracer.sinks import (
+    JsonSink,
+    Output,
+    SummarySink,
+    TextSink,
+    TextStyle,
+    say,
+    sinks_for,
+)
 from calls import call_of
 from documents import DECODER, ORIGIN, VALIDATOR
 
@@ -26,6 +37,7 @@ FAILED = FREEZE._replace(retval=-1)
 LINE = "bpf(BPF_MAP_FREEZE, {map_fd=3}, 4)"
 NOON = 1_700_000_000_123_456_789
 
+DEFAULTS = configured(argparse.Namespace())
 PLAIN = TextStyle(
     xlat=Xlat.ABBREV, verbose=False, timestamps="none", relative=False, syscall_times=False,
     column=40, color=False, process=False,
@@ -214,6 +226,31 @@ def test_long_calls_have_seconds(path: Path, output: Output) -> None:
 # --- Colours -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("color", "terminal", "no_color", "expected"),
+    [
+        ("auto", True, None, True),
+        ("auto", False, None, False),
+        ("auto", True, "1", False),
+        ("auto", True, "", True),  # https://no-color.org: "when present and not an empty string"
+        ("always", False, "1", True),
+        ("never", True, None, False),
+    ],
+)
+def test_colours_are_for_terminals_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+    color: str,
+    terminal: bool,
+    no_color: str | None,
+    expected: bool,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    style = TextStyle.of(replace(DEFAULTS, color=color), terminal=terminal, several=True)
+    assert style.color is expected
+
+
 def test_colours_mark_the_command_and_failures(path: Path, output: Output) -> None:
     style = replace(PLAIN, color=True, process=True, column=0)
     assert _lines(path, output, style, (FREEZE, NOON), (FAILED, NOON)) == [
@@ -250,6 +287,29 @@ def test_colours_come_from_us_only(call: Call, xlat: Xlat, verbose: bool) -> Non
     assert plain.isprintable()
     assert re.sub(r"\x1b\[(?:0|2|31|36)m", "", colored) == plain
     assert rest == ""
+
+
+# --- What the options ask for ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({}, [TextSink]),
+        ({"summary": "only"}, [SummarySink]),
+        ({"summary": "also"}, [TextSink, SummarySink]),
+        ({"format": "json"}, [JsonSink]),
+        ({"format": "json", "message": True}, [JsonSink]),
+    ],
+)
+def test_the_sinks_that_options_ask_for(
+    path: Path, output: Output, options: dict[str, Any], kinds: list[type]
+) -> None:
+    sinks = sinks_for(replace(DEFAULTS, **options), output, ORIGIN, several=False)
+    assert [*map(type, sinks)] == kinds
+    sinks[0].event(DECODER.decode(FREEZE), NOON, 1)
+    output.flush()
+    assert (b'"message":' in path.read_bytes()) == ("message" in options)
 
 
 # --- Documents ---------------------------------------------------------------------------

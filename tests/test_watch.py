@@ -248,3 +248,19 @@ def test_a_process_that_had_ended_already_ends_it(watch: Watch, children: list[C
     os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
     watch.while_alive([child.pidfd], lambda pidfd: None, None)
     assert _elapsed(watch) < 5
+
+
+def test_released_it_waits_for_processes_only() -> None:
+    """What was watched may be readable and the time be up: nobody spins on that."""
+    ours, theirs = os.pipe()
+    os.write(theirs, b"readable")
+    ended: list[int] = []
+    with subprocess.Popen(["sleep", "0.2"]) as process, Watch(ours) as watch:
+        watch.until(0)
+        pidfd = os.pidfd_open(process.pid)
+        watch.on_exit(pidfd, ended.append)
+        watch.release()
+        watch.wait()
+        assert ended == [pidfd]
+    for fd in (pidfd, ours, theirs):
+        os.close(fd)
