@@ -86,6 +86,15 @@ def test_a_replay_takes_what_means_something_for_it() -> None:
         assert set(option.flags) <= taken or not option.replay
         assert not set(option.flags) & taken or option.replay
     assert {"-f", "--record", "-d", "--ring-size"} & taken == set()
+    assert {"-p", "-e", "-z", "--json", "-T", "-o", "-M", "--config", "--set"} <= taken
+
+
+def test_defaults_that_lack_an_option_are_told_and_not_guessed(file: Path) -> None:
+    """Whoever packages it may have edited them."""
+    file.write_text(DEFAULTS.read_text().replace("quiet: false", "").replace("column: 40", ""))
+    with pytest.raises(UsageError) as error:
+        configured(_parsed(), file)
+    assert str(error.value) == f"{file}:1: column, quiet not set"
 
 
 # --- The command line over the file over the defaults ------------------------------------
@@ -106,7 +115,7 @@ SAMPLES: dict[str, list[Sample]] = {
              Sample("1", (1,), "--pid 4194304", (4194304,)),
              Sample('"1, 2 3"', (1, 2, 3), "-p3,3", (3,))],
     "follow": [Sample("true", True, "-f", True), Sample("no", False, "--follow", True)],
-    "users": [Sample("[root, 7]", (0, 7), "-u 8,root", (8, 0)),
+    "users": [Sample("[root, 7]", (0, 7), "-u 8,root -u 9", (8, 0, 9)),
               Sample("root", (0,), "--user 4294967294", (4294967294,))],
     "comms": [Sample("[a, 'b,c']", ("a", "b,c"), "--comm d,e --comm f", ("d,e", "f"))],
     "events": [Sample("prog_load", ("prog_load",), "-e a,b -e !c", ("a,b", "!c")),
@@ -233,6 +242,7 @@ STRING = "must be a string"
         ("pids", "0", "must be from 1 to 4194304"),
         ("pids", "[1, 4194305]", "must be from 1 to 4194304"),
         ("pids", "-1", NUMBER),
+        ("pids", "'\N{ARABIC-INDIC DIGIT ONE}'", NUMBER),
         ("pids", "true", NUMBER),
         ("pids", "null", NUMBER),
         ("pids", "{a: 1}", NUMBER),

@@ -227,26 +227,27 @@ def test_long_calls_have_seconds(path: Path, output: Output) -> None:
 
 
 @pytest.mark.parametrize(
-    ("color", "terminal", "no_color", "expected"),
+    ("color", "terminal", "environment", "expected"),
     [
-        ("auto", True, None, True),
-        ("auto", False, None, False),
-        ("auto", True, "1", False),
-        ("auto", True, "", True),  # https://no-color.org: "when present and not an empty string"
-        ("always", False, "1", True),
-        ("never", True, None, False),
+        ("auto", True, {}, True),
+        ("auto", False, {}, False),
+        ("auto", True, {"NO_COLOR": "1"}, False),
+        ("auto", True, {"NO_COLOR": ""}, True),  # "present and not an empty string"
+        ("always", False, {"NO_COLOR": "1"}, True),
+        ("never", True, {}, False),
     ],
 )
 def test_colours_are_for_terminals_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch,
     color: str,
     terminal: bool,
-    no_color: str | None,
+    environment: dict[str, str],
     expected: bool,
 ) -> None:
+    """See https://no-color.org."""
     monkeypatch.delenv("NO_COLOR", raising=False)
-    if no_color is not None:
-        monkeypatch.setenv("NO_COLOR", no_color)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     style = TextStyle.of(replace(DEFAULTS, color=color), terminal=terminal, several=True)
     assert style.color is expected
 
