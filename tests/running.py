@@ -107,18 +107,21 @@ class Running:
             if pipe:
                 pipe.close()
 
-    def read_until(self, pipe: IO[bytes] | None, text: str) -> str:
-        """What comes out of the pipe, up to and with a line that has the text in it."""
+    def read_until(self, pipe: IO[bytes] | None, text: str, times: int = 1) -> str:
+        """The lines that come out of the pipe, until so many of them had the text in them."""
         assert pipe
-        data = b""
+        lines = [b""]
         deadline = time.monotonic() + PATIENCE_S
-        while text.encode() not in data or not data.endswith(b"\n"):
+        while times:
             ready, _, _ = select.select([pipe], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"waited in vain for {text!r} behind {data!r}"
-            chunk = os.read(pipe.fileno(), 1)
-            assert chunk, f"it ended without {text!r}: {data.decode()}"
-            data += chunk
-        return data.decode()
+            assert ready, f"waited in vain for {text!r} behind {lines}"
+            byte = os.read(pipe.fileno(), 1)
+            assert byte, f"it ended without {text!r}: {lines}"
+            lines[-1] += byte
+            if byte == b"\n":
+                times -= text.encode() in lines[-1]
+                lines.append(b"")
+        return b"".join(lines).decode()
 
 
 class Tracer(Running):

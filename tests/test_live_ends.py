@@ -35,7 +35,10 @@ from running import (
 pytestmark = pytest.mark.live
 
 LINE = re.compile(r".+\[\d+\] bpf\(.+\) += .+")
-SAID = re.compile(rf"bpfsnoop: ({re.escape(STARTED)} .+; Ctrl-C ends it|lost \d+ of \d+ calls .+)")
+SAID = re.compile(
+    rf"bpfsnoop: ({re.escape(STARTED)} .+; Ctrl-C ends it|lost \d+ of \d+ calls .+"
+    r"|\d+ calls had begun but not returned, .+|the kernel left out \d+ runs of a probe, .+)"
+)
 
 FLOOD = "BPF_MAP_LOOKUP_ELEM"
 """What the flood is made of."""
@@ -192,12 +195,11 @@ def test_a_signal_ends_it_between_two_lines() -> None:
     with Tracer() as one, Tracer() as two, Tracer() as three:
         tracers = [tracer.ready() for tracer in (one, two, three)]
         with _flooded():
-            firsts = [tracer.read_until(tracer.process.stdout, FLOOD) for tracer in tracers]
+            firsts = [tracer.read_until(tracer.process.stdout, FLOOD, 100) for tracer in tracers]
             ended = [tracer.stop(number) for tracer, number in zip(tracers, numbers, strict=True)]
     for first, finished in zip(firsts, ended, strict=True):
         assert finished.status == 0
         lines = [*first.splitlines(), *finished.lines]
-        assert len(lines) > 100
         assert all(LINE.fullmatch(line) for line in lines)
         assert all(SAID.fullmatch(line) for line in finished.err.splitlines())
 
@@ -230,14 +232,13 @@ def test_ctrl_c_at_a_terminal_ends_it_between_two_lines() -> None:
         sleepy.poke(1)
         first = tracer.read_until(screen, "= ")
         with _flooded():
-            first += tracer.read_until(screen, FLOOD)
+            first += tracer.read_until(screen, FLOOD, 100)
             screen.write(b"\x03")
             lines = _rest(screen).split("\r\n")
         assert tracer.process.wait(PATIENCE_S) == 0
     assert SAID.fullmatch(shown.strip())
     assert "\x1b[36mBPF_MAP_CREATE\x1b[0m" in first
     assert lines.pop() == ""
-    assert len(lines) > 100
     for line in (*first.splitlines(), *lines):
         plain = re.sub(r"\x1b\[\d*m", "", line)
         assert LINE.fullmatch(plain) or SAID.fullmatch(plain), line
