@@ -159,7 +159,7 @@ def _losses(totals: Totals, names: Mapping[int, str]) -> Iterator[str]:
     if totals.missed_runs:
         yield (
             f"the kernel left out {totals.missed_runs} runs of a probe, each perhaps a lost"
-            " call: another tracing program was running on that CPU"
+            " call of this host: another probe or a map update was under way on that CPU"
         )
     if totals.unfollowed:
         yield f"{totals.unfollowed} children are not traced: the kernel had no room or no time"
