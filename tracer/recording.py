@@ -25,6 +25,7 @@ _MAGIC: Final = b"\x93bpfsnoop recording 1\n"
 _FRAME: Final = Struct("=BII")
 _CLOCK: Final = Struct("=q")
 _MAX_PAYLOAD: Final = 1 << 24
+_MAX_TIME_NS: Final = (1 << 63) - 1
 _MAX_COUNT: Final = 1 << 48  # more than anybody counts to, and sums stay within 64 bits
 
 # What reading JSON that is not as expected ends in.
@@ -195,11 +196,11 @@ def parse_end(payload: bytes, path: str) -> Totals:
     """
     try:
         end = json.loads(payload)
-        counts = {_slot(slot): CommandCount(_count(seen), _count(lost))
+        counts = {_slot(slot): CommandCount(_number(seen), _number(lost))
                   for slot, (seen, lost) in end.pop("counts").items()}  # fmt: skip
-        time_ns = _time(end.pop("time_ns"))
+        time_ns = _number(end.pop("time_ns"), _MAX_TIME_NS)
         return Totals(
-            counts, **{name: _count(number) for name, number in end.items()}, time_ns=time_ns
+            counts, **{name: _number(number) for name, number in end.items()}, time_ns=time_ns
         )
     except _NONSENSE as error:
         raise RecordingError(f"{path}: has an end that makes no sense") from error
@@ -221,9 +222,9 @@ def _identifier(name: Any) -> str:
     return str(name)
 
 
-def _count(number: Any) -> int:
-    if not isinstance(number, int) or not 0 <= number <= _MAX_COUNT:
-        raise ValueError("not a count")
+def _number(number: Any, most: int = _MAX_COUNT) -> int:
+    if not isinstance(number, int) or not 0 <= number <= most:
+        raise ValueError("not a count or time")
     return number
 
 
@@ -231,9 +232,3 @@ def _slot(text: str) -> int:
     if int(text) not in range(COMMAND_SLOTS):
         raise ValueError("not a counter slot")
     return int(text)
-
-
-def _time(number: Any) -> int:
-    if not isinstance(number, int) or not 0 <= number < 1 << 63:
-        raise ValueError("not a time")
-    return number

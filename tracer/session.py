@@ -64,12 +64,11 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         for output in outputs.each():
             output.begin()
         source = Live(program, loaded.kernel_names, watch, outputs.record)
-        if targets.command:
-            targets.command.open_gate()
-        elif not options.quiet:
-            say(f"tracing bpf(2) of {targets} ({PROBE}); Ctrl-C ends it")
         if not targets.command:
+            if not options.quiet:
+                say(f"tracing bpf(2) of {targets} ({PROBE}); Ctrl-C ends it")
             return Run(_outcome(options, commands, targets, source, outputs), None)
+        targets.command.open_gate()
         try:
             outcome = _outcome(options, commands, targets, source, outputs)
         except BrokenPipeError:
