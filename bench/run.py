@@ -6,9 +6,13 @@ machines differ, and the same machine differs from one minute to the next. Costs
 are CPU time, the least of many short runs taken in turn.
 """
 
+import select
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bpfsnoop.decoders.decode import Decoder
-from bpfsnoop.events import ecs, text, wire
+from bpfsnoop.events import ecs, text
+from bpfsnoop.events.event import Event
+from bpfsnoop.events.process import Process
+from bpfsnoop.tracer.assembly import Assembly
+from bpfsnoop.tracer.callers import Callers
 from stream import records
 
 BPFSNOOP = [sys.executable, "-m", "bpfsnoop"]
@@ -25,26 +33,41 @@ ROUNDS = 5
 STREAM = 50_000
 
 
+CALLS = ("lookup", "load", "getppid")
+BPFTRACE = """
+tracepoint:syscalls:sys_enter_bpf {
+    printf("%d %d %p %d\\n", tid, args->cmd, args->uattr, args->size);
+}
+tracepoint:syscalls:sys_exit_bpf { printf("%d %d\\n", tid, args->ret); }
+"""
+
+
 class Setting(NamedTuple):
     """A way to run beside a program that makes calls."""
 
     name: str
-    options: Sequence[str] | None
-    """None: not traced at all."""
+    options: Sequence[str] = ()
+    by: str = "bpfsnoop"
 
 
 SETTINGS = (
-    Setting("untraced", None),
-    Setting("traced, process filtered out", ["-p", "1"]),
-    Setting("traced, command filtered out", ["-e", "prog_load"]),
-    Setting("traced", []),
+    Setting("untraced", by=""),
+    Setting("bpfsnoop, process filtered out", ["-p", "1"]),
+    Setting("bpfsnoop, command filtered out", ["-e", "map_freeze"]),
+    Setting("bpfsnoop", ["-q"]),
+    Setting("bpfsnoop --json", ["-q", "--json"]),
+    Setting("bpftrace, entry and exit", by="bpftrace"),
 )
 
 
 def main() -> None:
-    start, resident = _start_and_memory()
-    print(f"start-up to attached    {start:8.2f} s   least of {ROUNDS}")
-    print(f"resident memory (RSS)   {resident:8.1f} MB  while tracing")
+    with tempfile.TemporaryDirectory() as cache:
+        cold = min(_start(["--set", 'cache=""']).seconds for _ in range(ROUNDS))
+        _start(["--cache", cache])
+        warm = [_start(["--cache", cache]) for _ in range(ROUNDS)]
+        print(f"start to attached, cold {cold:8.2f} s   least of {ROUNDS}")
+        print(f"start to attached, warm {min(run.seconds for run in warm):8.2f} s")
+        print(f"resident memory (RSS)   {warm[-1].resident:8.1f} MB  while tracing")
     print()
     _decoding()
     print()
@@ -54,7 +77,7 @@ def main() -> None:
 @contextmanager
 def _tracer(options: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
     """A tracer of this host that is attached."""
-    command = [*BPFSNOOP, "-o", "/dev/null", *options]
+    command = [*BPFSNOOP, "-o", "/dev/null", *options, "--set", "quiet=false"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr
         for line in tracer.stderr:
@@ -66,44 +89,82 @@ def _tracer(options: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
             tracer.terminate()
 
 
-def _start_and_memory() -> tuple[float, float]:
-    """Seconds from exec to attached, and MB after some thousand calls."""
-    least = float("inf")
-    for _ in range(ROUNDS):
-        begin = time.monotonic()
-        with _tracer([]) as tracer:
-            least = min(least, time.monotonic() - begin)
-            subprocess.run([_built(), "lookup", "20"], check=True, stdout=subprocess.DEVNULL)
-            status = Path(f"/proc/{tracer.pid}/status").read_text()
+@contextmanager
+def _bpftrace() -> Iterator[None]:
+    with subprocess.Popen(
+        ["bpftrace", "-e", BPFTRACE],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as tracer:  # fmt: skip
+        assert tracer.stdout
+        for line in tracer.stdout:
+            if "Attaching" in line:
+                break
+        # It says so before it has attached; its first line of output shows that it has.
+        while not select.select([tracer.stdout], [], [], 0.05)[0]:
+            subprocess.run([_built(), "lookup", "1"], check=True, stdout=subprocess.DEVNULL)
+        drain = threading.Thread(target=tracer.stdout.read)
+        drain.start()
+        try:
+            yield
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            drain.join()
+
+
+class Start(NamedTuple):
+    seconds: float
+    """From exec to attached."""
+    resident: float
+    """MB, after some thousand calls."""
+
+
+def _start(options: Sequence[str]) -> Start:
+    begin = time.monotonic()
+    with _tracer(options) as tracer:
+        seconds = time.monotonic() - begin
+        subprocess.run([_built(), "lookup", "20"], check=True, stdout=subprocess.DEVNULL)
+        status = Path(f"/proc/{tracer.pid}/status").read_text()
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-    return least, int(kilobytes) / 1000
+    return Start(seconds, int(kilobytes) / 1000)
 
 
 def _decoding() -> None:
-    """Events per second on one core, after each stage."""
+    """Calls per second on one core, after each stage."""
     stream = records(STREAM)
-    decoder = Decoder()
     origin = ecs.Origin("host", "", "tracepoint")
 
-    def to_json(record: bytes) -> None:
-        event = decoder.decode(wire.parse(record))
-        ecs.json_line(ecs.event_document(event, origin, time_ns=event.call.start_ns, sequence=1))
+    def stages() -> dict[str, Callable[[bytes], object]]:
+        assembly, callers, decoder = Assembly(), Callers(lambda key: None), Decoder()
 
-    def to_text(record: bytes) -> None:
-        event = decoder.decode(wire.parse(record))
-        text.call(event)
-        text.result(event)
+        def decoded(record: bytes) -> tuple[Event, Process] | None:
+            call = assembly.feed(record)
+            if call is None:
+                return None
+            return decoder.decode(call), callers.of(call, assembly.program(call))
 
-    stages: dict[str, Callable[[bytes], object]] = {
-        "parsed": wire.parse,
-        "parsed and decoded": lambda record: decoder.decode(wire.parse(record)),
-        "... to a text line": to_text,
-        "... to a JSON line": to_json,
-    }
+        def to_json(record: bytes) -> None:
+            if seen := decoded(record):
+                event, process = seen
+                ecs.json_line(ecs.event_document(
+                    event, process, origin, time_ns=event.call.start_ns, sequence=1
+                ))  # fmt: skip
+
+        def to_text(record: bytes) -> None:
+            if seen := decoded(record):
+                text.call(seen[0])
+                text.result(seen[0])
+
+        return {
+            "put together": assembly.feed,
+            "and decoded": decoded,
+            "... to a text line": to_text,
+            "... to a JSON line": to_json,
+        }
+
     print("one core, 90 % lookups and updates, 9 % others, 1 % loads:")
-    for name, stage in stages.items():
-        seconds = min(_cpu_seconds(stage, stream) for _ in range(ROUNDS))
-        print(f"  {name:<22} {STREAM / seconds:10,.0f} events/s")
+    for name in stages():
+        seconds = min(_cpu_seconds(stages()[name], stream) for _ in range(ROUNDS))
+        print(f"  {name:<22} {STREAM / seconds:10,.0f} calls/s")
 
 
 def _cpu_seconds(stage: Callable[[bytes], object], stream: Sequence[bytes]) -> float:
@@ -115,33 +176,66 @@ def _cpu_seconds(stage: Callable[[bytes], object], stream: Sequence[bytes]) -> f
 
 def _overhead() -> None:
     """What tracing adds to a call, and to system calls that are not bpf(2)."""
-    least: dict[tuple[str, str], float] = {}
+    settings = [setting for setting in SETTINGS if not setting.by or _installed(setting.by)]
+    least: dict[tuple[str, str], Cost] = {}
     for _ in range(ROUNDS):
-        for setting in SETTINGS:
-            for call, ns in _costs(setting).items():
-                key = (setting.name, call)
-                least[key] = min(ns, least.get(key, float("inf")))
-    print(f"CPU ns per call, least of {ROUNDS} rounds in turn:")
-    print(f"  {'':<30} {'MAP_LOOKUP_ELEM':>18} {'getppid':>18}")
-    for setting in SETTINGS:
+        for setting in settings:
+            with _running(setting):
+                for call in CALLS:
+                    key = (setting.name, call)
+                    least[key] = _cost(call).least(least.get(key, NEVER))
+    if _installed("strace"):
+        settings.append(Setting(STRACE))
+        for call in CALLS:
+            least[STRACE, call] = _cost(call, under=STRACE.split())
+    print(f"CPU ns per call (by the clock), least of {ROUNDS} rounds in turn:")
+    print(f"  {'':<32}" + "".join(f"{call:>26}" for call in CALLS))
+    for setting in settings:
         cells = []
-        for call in ("lookup", "getppid"):
-            ns = least[setting.name, call]
-            added = ns - least[SETTINGS[0].name, call]
-            cells.append(f"{ns:8.0f} ({added:+5.0f})  ")
-        print(f"  {setting.name:<30} {cells[0]:>18} {cells[1]:>18}")
+        for call in CALLS:
+            cost, base = least[setting.name, call], least[SETTINGS[0].name, call]
+            cells.append(f"{cost.cpu:8.0f} {cost.cpu - base.cpu:+8.0f} ({cost.clock:.0f})")
+        print(f"  {setting.name:<32}" + "".join(f"{cell:>26}" for cell in cells))
 
 
-def _costs(setting: Setting) -> dict[str, float]:
-    if setting.options is None:
-        return {call: _cost(call) for call in ("lookup", "getppid")}
-    with _tracer(setting.options):
-        return {call: _cost(call) for call in ("lookup", "getppid")}
+STRACE = "strace -f --seccomp-bpf -e trace=bpf -o /dev/null"
 
 
-def _cost(call: str) -> float:
-    done = subprocess.run([_built(), call, "40"], check=True, stdout=subprocess.PIPE, text=True)
-    return float(done.stdout)
+class Cost(NamedTuple):
+    """Of one call, ns."""
+
+    cpu: float
+    clock: float
+
+    def least(self, other: "Cost") -> "Cost":
+        return Cost(min(self.cpu, other.cpu), min(self.clock, other.clock))
+
+
+NEVER = Cost(float("inf"), float("inf"))
+
+
+def _installed(program: str) -> bool:
+    return program == "bpfsnoop" or shutil.which(program) is not None
+
+
+@contextmanager
+def _running(setting: Setting) -> Iterator[None]:
+    if setting.by == "bpftrace":
+        with _bpftrace():
+            yield
+    elif setting.by:
+        with _tracer(setting.options):
+            yield
+    else:
+        yield
+
+
+def _cost(call: str, under: Sequence[str] = ()) -> Cost:
+    runs = "40" if not under else "3"
+    done = subprocess.run(
+        [*under, _built(), call, runs], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return Cost(*map(float, done.stdout.split()))
 
 
 _build_dir = tempfile.TemporaryDirectory(prefix="bpfsnoop-bench-")

@@ -6,7 +6,24 @@
 
 from struct import pack
 
-from bpfsnoop.events.wire import CALL_RECORD, RECORD_CALL
+from bpfsnoop.events.wire import (
+    CALL_HAS_TASK,
+    CALL_RECORD,
+    CHUNK_RECORD,
+    OBJECT,
+    OBJECT_MAP,
+    OBJECT_PROG,
+    PART,
+    PART_ATTR_ENTRY,
+    PART_CHUNKED,
+    PART_MEMORY,
+    PART_OBJECT,
+    PART_RESULT,
+    PROCESS_RECORD,
+    RECORD_CALL,
+    RECORD_CHUNK,
+    RECORD_PROCESS,
+)
 
 _ELEM = pack("=I4xQQQ", 5, 0x7FFC37884350, 0x7FFC37884358, 0)
 _NEXT_ID = pack("=III", 41, 42, 0)
@@ -28,21 +45,63 @@ _MIX: tuple[tuple[int, bytes], ...] = (
 )
 
 
-def record(number: int, cmd: int, attr: bytes) -> bytes:
-    """One record as the kernel program writes it.
+_MAP = OBJECT.pack(OBJECT_MAP, 12, 1, 4, 8, 1024, 0, 0, b"sessions", b"")
+_PROG = OBJECT.pack(OBJECT_PROG, 31, 6, 0, 0, 0, 0, 0, b"count_packets", b"12345678")
+_KEY = (PART_MEMORY, 8, b"\1\2\3\4")
+_VALUE = (PART_MEMORY, 16, b"\1\2\3\4\5\6\7\x08")
+_BEHIND = (PART_OBJECT, 0, _MAP)
+_INSNS = bytes.fromhex("b700000000000000") * 63 + bytes.fromhex("9500000000000000")
+_PARTS: dict[int, tuple[tuple[int, int, bytes], ...]] = {
+    0: ((PART_RESULT, 0, _MAP),),
+    1: (_BEHIND, _KEY, _VALUE),
+    2: (_BEHIND, _KEY, _VALUE),
+    4: (_BEHIND, _KEY, _VALUE),
+    5: ((PART_RESULT, 0, _PROG), (PART_MEMORY, 16, b"GPL\0")),
+    15: (_BEHIND, (PART_MEMORY, 8, bytes(88))),
+}
+_BULK = 8, len(_INSNS)  # of a program: where the pointer to it is in attr
+
+
+def _part(kind: int, slot: int, data: bytes) -> bytes:
+    return PART.pack(kind, 0, slot, len(data), len(data)) + data + bytes(-len(data) % 8)
+
+
+def record(number: int, cmd: int, attr: bytes) -> list[bytes]:
+    """The records of one call as the kernel program writes them: itself, and what goes ahead.
 
     :param number: of the call in its stream; makes the records differ.
     """
-    size = len(attr)
+    start_ns = 10**12 + number * 1000
+    pid = 1000 + number % 50
+    parts = _part(PART_ATTR_ENTRY, 0, attr)
+    parts += b"".join(_part(*part) for part in _PARTS.get(cmd, ()))
+    ahead = []
+    if cmd == 5:
+        slot, size = _BULK
+        parts += PART.pack(PART_MEMORY, PART_CHUNKED, slot, size, size)
+        head = CHUNK_RECORD.pack(RECORD_CHUNK, pid, start_ns, PART_MEMORY, 0, slot, 0, size, 0)
+        ahead.append(head + _INSNS)
     fixed = CALL_RECORD.pack(
-        RECORD_CALL, number % 8, 10**12 + number * 1000, 650, 0, 4711, 0x7FFC37884300,
-        0, 0, cmd, size, 1000 + number % 50, 1000 + number % 50, 0, 0, size, size,
-        b"agent", 0,
+        RECORD_CALL, number % 8, start_ns, 650, 0, 0x7FFC37884300, 0, 4711,
+        10**9, 1, (1 << 41) - 1, 0, cmd, len(attr), pid, pid, 0, 0, 0, 1000, 1,
+        4026531836, 4026531841, CALL_HAS_TASK, len(parts), b"agent",
     )  # fmt: skip
-    return fixed + attr + attr
+    return [*ahead, fixed + parts]
+
+
+def process(number: int) -> bytes:
+    """The record of a process that is told ahead of its first call."""
+    exe, args = b"agent\0bin\0usr\0", b"/usr/bin/agent\0--all\0"
+    return PROCESS_RECORD.pack(
+        RECORD_PROCESS, 1000 + number, 10**9, 1, 10**8, 42, len(args), 1, 0,
+        len(exe), len(args), 0, b"systemd",
+    ) + exe + args  # fmt: skip
 
 
 def records(count: int) -> list[bytes]:
-    """``count`` records of the mix, in an order that repeats every hundred."""
+    """Those of ``count`` calls of the mix, in an order that repeats every hundred."""
     order = sorted(range(100), key=lambda position: position * 37 % 100)
-    return [record(n, *_MIX[order[n % 100]]) for n in range(count)]
+    stream = [process(number) for number in range(50)]
+    for n in range(count):
+        stream += record(n, *_MIX[order[n % 100]])
+    return stream

@@ -2,12 +2,12 @@
 """Commands on BTF objects."""
 
 from . import uapi
-from .layout import Command, Moment, fd, pointer, u32
+from .layout import Command, Moment, data, fd, log, pointer, u32
 
 BTF_LOAD = Command(18, "BPF_BTF_LOAD", [
     [
-        pointer("btf"),
-        pointer("btf_log_buf"),
+        pointer("btf", data("btf_size", limit=256)),
+        pointer("btf_log_buf", log("btf_log_size", "btf_log_true_size")),
         u32("btf_size"),
         u32("btf_log_size"),
         u32("btf_log_level"),
@@ -15,8 +15,8 @@ BTF_LOAD = Command(18, "BPF_BTF_LOAD", [
     u32("btf_log_true_size", moment=Moment.EXIT),
     [
         u32("btf_flags", uapi.FILE_FLAGS),
-        fd("btf_token_fd"),
+        fd("btf_token_fd", optional=True),
     ],
-])  # fmt: skip
+], returns_fd=True)  # fmt: skip
 
 COMMANDS = (BTF_LOAD,)

@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """``decode(Call) -> Event``: total and pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
-from ..events.call import COMMON_ATTRS, Call
-from ..events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, Absence, Event, Trailing
-from ..events.value import Enum, Items
+from ..events.call import COMMON_ATTRS, RESULT, Call, Object, ObjectKind
+from ..events.event import (
+    ATTR_READ_AT_EXIT,
+    OUTPUT_UNREADABLE,
+    Absence,
+    Behind,
+    Event,
+    Trailing,
+)
+from ..events.memory import Memory
+from ..events.object import Described
+from ..events.value import Detail, Enum, Fd, Items
 from ..events.wire import ATTR_MAX, COMMAND_OTHER
-from .layout import Command, nested
+from . import uapi
+from .layout import Command, Details, Field, nested
 from .table import COMMANDS
 
 KernelNames = Mapping[str, Mapping[int, str]]
@@ -34,6 +44,11 @@ class Decoder:
         def extended(enum: Enum) -> Enum:
             return enum.extended(names.get(enum.c_type, {}))
 
+        self._object_types: Mapping[int, Enum] = {
+            ObjectKind.MAP: extended(uapi.MAP_TYPE),
+            ObjectKind.PROG: extended(uapi.PROG_TYPE),
+            ObjectKind.LINK: extended(uapi.LINK_TYPE),
+        }
         self._commands = (
             {number: command.renamed(extended) for number, command in COMMANDS.items()}
             if names
@@ -53,8 +68,16 @@ class Decoder:
             return Event(call, name, None, Absence.UNKNOWN_COMMAND)
         absence = _absence(call)
         if absence:
-            return Event(call, command.name, None, absence)
-        return _decoded(command, call)
+            described = self._described(call.objects)
+            return Event(call, command.name, None, absence, result=described.get(RESULT))
+        return _decoded(command, call, self._described(call.objects))
+
+    def _described(self, objects: Mapping[int, Object]) -> Mapping[int, Described]:
+        return {at: Described(found, self._type_name(found)) for at, found in objects.items()}
+
+    def _type_name(self, found: Object) -> str:
+        types = self._object_types.get(found.kind)
+        return types.names.get(found.type) or hex(found.type) if types else ""
 
 
 def _absence(call: Call) -> Absence | None:
@@ -69,7 +92,33 @@ def _absence(call: Call) -> Absence | None:
     return None
 
 
-def _decoded(command: Command, call: Call) -> Event:
+class _Details:
+    """What came with a call, for the fields that it belongs to; notes what was asked for."""
+
+    def __init__(self, call: Call, objects: Mapping[int, Described]) -> None:
+        self._memory = call.memory
+        self._objects = objects
+        self.offsets: Collection[int] = [*objects, *call.memory]
+        self.behind: list[Behind] = []
+        self.memory: list[tuple[str, Memory]] = []
+
+    def of(self, offset: int, field: Field) -> Detail | None:
+        """A :class:`decoders.layout.Details`."""
+        if field.target:
+            blob = self._memory.get(offset)
+            if blob is not None:
+                memory = Memory(field.target.content, blob)
+                self.memory.append((field.name, memory))
+                return memory
+        elif isinstance(field.kind, Fd):
+            described = self._objects.get(offset)
+            if described is not None:
+                self.behind.append(Behind(field.name, described))
+                return described
+        return None
+
+
+def _decoded(command: Command, call: Call, objects: Mapping[int, Described]) -> Event:
     size = call.size
     plan = command.layout.plan(size)
     entry, exit_ = call.entry, call.exit
@@ -81,26 +130,30 @@ def _decoded(command: Command, call: Call) -> Event:
 
     raw = plan.unpack(entry)
     final = plan.unpack(exit_) if plan.has_outputs else raw
-    items, after = plan.items(raw, final)
+    details = _Details(call, objects)
+    items, after = plan.items(raw, final, details=details)
     known = command.layout.end
 
     if command.arms and size > known:
-        arm_items, known = _arm(command, plan.values(raw), entry, size, known)
+        arm_items, known = _arm(command, plan.values(raw), entry, details)
         items += arm_items
 
     rest = entry[known:]
     trailing = Trailing(known, rest) if rest.strip(b"\0") else None
-    return Event(call, command.name, items, None, command.wrapper, after, trailing, notes)
+    return Event(
+        call, command.name, items, None, command.wrapper, after, trailing,
+        tuple(details.behind), objects.get(RESULT), tuple(details.memory), notes,
+    )  # fmt: skip
 
 
 def _arm(
-    command: Command, values: Mapping[str, int], data: bytes, size: int, end: int
+    command: Command, values: Mapping[str, int], data: bytes, details: Details
 ) -> tuple[Items, int]:
     # The fields of the arm that applies, and where the known bytes end with it.
     for arm, layout in command.arm_layouts:
         if arm.when(values):
-            plan = layout.plan(size)
+            plan = layout.plan(len(data))
             raw = plan.unpack(data)
-            items, _ = plan.items(raw, raw, values)
+            items, _ = plan.items(raw, raw, values, details)
             return (nested(arm.name, items),) if arm.name else items, layout.end
-    return (), end
+    return (), command.layout.end

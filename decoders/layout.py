@@ -13,14 +13,30 @@ field; what is missing of the rest counts as zero, as it does in the kernel. The
 first group is always there.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum as PyEnum
 from functools import cached_property
 from struct import Struct as Packing
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from ..events.value import Address, Enum, Fd, Item, Items, Kind, Name, Struct, Wide
+from ..events.memory import Array, Content, Log, Text, Texts
+from ..events.value import Address, Detail, Enum, Fd, Item, Items, Kind, Name, Struct, Wide
+from ..events.wire import (
+    CHUNK_MAX,
+    COUNT_ONE,
+    ROW_ENOENT,
+    ROW_ENOSPC,
+    ROW_ENTRY,
+    ROW_FAILURE,
+    ROW_SUCCESS,
+    SHAPE_BYTES,
+    SHAPE_LOG,
+    SHAPE_STRING,
+    SHAPE_STRINGS,
+    UNIT_KEY,
+    UNIT_VALUE,
+)
 
 Values = Mapping[str, int]
 """The fields read so far, raw, by name."""
@@ -53,6 +69,88 @@ class Moment(PyEnum):
     """The same, but what changed is shown behind the struct."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """What a pointer leads to, and when and how much of it is read.
+
+    The kernel program is told of it (decoders/capture.py); what it brings is spelled
+    by ``content``.
+    """
+
+    content: Content
+    shape: int
+    """``SHAPE_...`` of events/wire.h."""
+    when: int
+    """``ROW_...``"""
+    limit: int
+    """Bytes taken at most; of instructions, the user says how much."""
+    count: str | int = COUNT_ONE
+    """The name of the field that counts, or ``COUNT_...``."""
+    unit: int = 1
+    """Bytes of each that is counted, or ``UNIT_...``."""
+    true_size: str = ""
+    """Of a log: the field in which the kernel tells how long it is."""
+
+
+ALWAYS = ROW_SUCCESS | ROW_ENOENT | ROW_ENOSPC | ROW_FAILURE
+FILLED = ROW_SUCCESS | ROW_ENOSPC
+"""The kernel wrote what there was room for."""
+
+_PATH_MAX = 4096
+_BYTES = Content()
+_PATH = Text(whole=True)
+
+
+def string(limit: int, when: int = ALWAYS) -> Target:
+    """A string that ends with a NUL."""
+    return Target(Text(), SHAPE_STRING, when, limit)
+
+
+def path() -> Target:
+    return Target(_PATH, SHAPE_STRING, ALWAYS, _PATH_MAX)
+
+
+def strings(count: str) -> Target:
+    """An array of pointers to strings."""
+    return Target(Texts(), SHAPE_STRINGS, ALWAYS, CHUNK_MAX, count)
+
+
+def data(
+    count: str | int,
+    limit: int,
+    when: int = ALWAYS,
+    *,
+    unit: int = 1,
+    content: Content = _BYTES,
+) -> Target:
+    """Bytes, counted by a field of attr."""
+    return Target(content, SHAPE_BYTES, when, limit, count, unit)
+
+
+def array(kind: Kind, ctype: "CType", count: str, when: int = ALWAYS) -> Target:
+    """Numbers of one kind."""
+    content = Array(kind, ctype.code)
+    return Target(content, SHAPE_BYTES, when, CHUNK_MAX, count, ctype.size)
+
+
+def log(size: str, true_size: str) -> Target:
+    """What the kernel has to say about a program or BTF; its end."""
+    return Target(Log(), SHAPE_LOG, ALWAYS, CHUNK_MAX, size, true_size=true_size)
+
+
+def key(when: int = ROW_ENTRY) -> Target:
+    """Of the map behind the command's descriptor."""
+    return Target(_BYTES, SHAPE_BYTES, when, _KEY_MAX, unit=UNIT_KEY)
+
+
+def value(when: int) -> Target:
+    """Of the map behind the command's descriptor."""
+    return Target(_BYTES, SHAPE_BYTES, when, CHUNK_MAX, unit=UNIT_VALUE)
+
+
+_KEY_MAX = 512  # MAX_BPF_STACK: no hash or array has longer ones
+
+
 class Row:
     """One line of a table."""
 
@@ -65,6 +163,10 @@ class Field(Row):
     moment: Moment = Moment.ENTRY
     when: Condition | None = None
     """Shown only if this holds; the bytes are there in any case."""
+    target: Target | None = None
+    """Of a pointer."""
+    optional: bool = False
+    """Of a descriptor: 0 stands for none."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +197,16 @@ _STRUCT = Struct()
 _NOTHING: Values = {}
 
 
+class Details(Protocol):
+    """What came with a call for some of its fields."""
+
+    offsets: Collection[int]
+    """Of those fields in attr."""
+
+    def of(self, offset: int, field: "Field") -> Detail | None:
+        """What the field there leads to, if it is one that leads to such a thing."""
+
+
 def u32(
     name: str,
     kind: Kind = _UNSIGNED,
@@ -113,14 +225,17 @@ def u64(name: str, kind: Kind = _WIDE, *, moment: Moment = Moment.ENTRY) -> Fiel
     return Field(name, U64, kind, moment)
 
 
-def fd(name: str, *, when: Condition | None = None) -> Field:
-    """A file descriptor: ``__u32`` or ``__s32`` in C, which the kernel reads as int."""
-    return s32(name, _FD, when=when)
+def fd(name: str, *, when: Condition | None = None, optional: bool = False) -> Field:
+    """A file descriptor: ``__u32`` or ``__s32`` in C, which the kernel reads as int.
+
+    :param optional: 0 stands for none.
+    """
+    return Field(name, S32, _FD, when=when, optional=optional)
 
 
-def pointer(name: str) -> Field:
+def pointer(name: str, target: Target | None = None) -> Field:
     """An ``__aligned_u64`` that holds a user address."""
-    return u64(name, _ADDRESS)
+    return Field(name, U64, _ADDRESS, target=target)
 
 
 def obj_name(name: str) -> Field:
@@ -159,6 +274,8 @@ class Command:
     """The name of the struct within the union, if it has one."""
     arms: tuple[Arm, ...] = ()
     """The first whose condition holds follows the rows."""
+    returns_fd: bool = False
+    """A descriptor, if it succeeds."""
     data: bool = False
     """Works on the contents of maps or walks ids, and so comes by the million."""
 
@@ -224,6 +341,8 @@ class Plan:
             end = slot.offset + width
         self._packing = Packing(code)
         self._slots = tuple(slot.fields for slot in shown)
+        self._offsets = tuple(slot.offset for slot in shown)
+        self._numbers = {offset: number for number, offset in enumerate(self._offsets)}
         fields = [field for slot in self._slots for field in slot]
         self._plain = len(fields) == len(shown) and not any(
             field.when or field.moment is not Moment.ENTRY for field in fields
@@ -248,30 +367,47 @@ class Plan:
         }
 
     def items(
-        self, entry: Sequence[int], final: Sequence[int], outer: Values = _NOTHING
+        self,
+        entry: Sequence[int],
+        final: Sequence[int],
+        outer: Values = _NOTHING,
+        details: Details | None = None,
     ) -> tuple[Items, Items]:
         """The fields to show, and those to show behind the struct.
 
         :param entry: values unpacked from attr as it was at entry.
         :param final: the same at exit.
         :param outer: what conditions may refer to besides these fields.
+        :param details: what fields lead to.
         """
         if self._plain:
-            return tuple(map(Item, self._names, self._kinds, entry)), ()
+            plain = list(map(Item, self._names, self._kinds, entry))
+            if details:
+                self._fill_in(plain, details)
+            return tuple(plain), ()
         values = {**outer, **self.values(entry)}
         items: list[Item] = []
         reply: list[Item] = []
-        for fields, old, new in zip(self._slots, entry, final, strict=True):
+        for fields, at, old, new in zip(self._slots, self._offsets, entry, final, strict=True):
             shown = next((f for f in fields if f.when is None or f.when(values)), None)
             if shown is None:
                 continue
             passed, now = _member(shown, old), _member(shown, new)
             value = now if shown.moment is Moment.EXIT else passed
             changed = now if shown.moment is Moment.BOTH and now != passed else None
-            items.append(Item(shown.name, shown.kind, value, changed))
+            detail = details.of(at, shown) if details and at in details.offsets else None
+            items.append(Item(shown.name, shown.kind, value, changed, detail))
             if shown.moment is Moment.REPLY and now != passed:
                 reply.append(Item(shown.name, shown.kind, now))
         return tuple(items), tuple(reply)
+
+    def _fill_in(self, items: list[Item], details: Details) -> None:
+        for offset in details.offsets:
+            number = self._numbers.get(offset)
+            if number is not None:
+                name, kind, value, *_ = items[number]
+                detail = details.of(offset, self._slots[number][0])
+                items[number] = Item(name, kind, value, None, detail)
 
 
 def nested(name: str, items: Items) -> Item:

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands on links, and every arm of the union that ends LINK_CREATE."""
 
-from ..events.value import Hex, IfIndex, Signed
+from ..events.value import Address, Hex, IfIndex, Kind, Signed
 from . import uapi
 from .layout import (
+    U32,
+    U64,
     Arm,
     Command,
     Condition,
     Union,
     Values,
     among,
+    array,
+    data,
     fd,
     has,
+    path,
     pointer,
     s32,
+    strings,
     u32,
     u64,
 )
@@ -21,12 +27,13 @@ from .layout import (
 _RELATIVE = [[
     Union(
         u32("relative_id", when=has("flags", uapi.BPF_F_ID)),
-        fd("relative_fd"),
+        fd("relative_fd", optional=True),
     ),
     u64("expected_revision", Hex()),
 ]]  # fmt: skip
 
-_MULTI_COOKIES = pointer("cookies")
+_ITER = [[pointer("iter_info", data("iter_info_len", limit=64)), u32("iter_info_len")]]
+_MULTI_COOKIES = pointer("cookies", array(Hex(), U64, "cnt"))
 
 
 def _cgroup_in_order(values: Values) -> bool:
@@ -46,12 +53,12 @@ _ARMS = (
     Arm(_to(uapi.NETKIT), _RELATIVE, "netkit"),
     Arm(_cgroup_in_order, _RELATIVE, "cgroup"),
     Arm(_to(uapi.CGROUP), [u32("target_btf_id", when=lambda v: v["target_btf_id"] != 0)]),
-    Arm(_to(uapi.ITER), [[pointer("iter_info"), u32("iter_info_len")]]),
+    Arm(_to(uapi.ITER), _ITER),
     Arm(_to(uapi.PERF_EVENT), [u64("bpf_cookie", Hex())], "perf_event"),
     Arm(_to(uapi.TRACING), [[u32("target_btf_id"), u64("cookie", Hex())]], "tracing"),
     Arm(
         _to(uapi.TRACING_MULTI),
-        [[pointer("ids"), _MULTI_COOKIES, u32("cnt")]],
+        [[pointer("ids", array(Kind(), U32, "cnt")), _MULTI_COOKIES, u32("cnt")]],
         "tracing_multi",
     ),
     Arm(
@@ -69,8 +76,8 @@ _ARMS = (
         [[
             u32("flags", uapi.KPROBE_MULTI_FLAGS),
             u32("cnt"),
-            pointer("syms"),
-            pointer("addrs"),
+            pointer("syms", strings("cnt")),
+            pointer("addrs", array(Address(), U64, "cnt")),
             _MULTI_COOKIES,
         ]],
         "kprobe_multi",
@@ -79,15 +86,15 @@ _ARMS = (
         _to(uapi.UPROBE_MULTI),
         [
             [
-                pointer("path"),
-                pointer("offsets"),
-                pointer("ref_ctr_offsets"),
+                pointer("path", path()),
+                pointer("offsets", array(Hex(), U64, "cnt")),
+                pointer("ref_ctr_offsets", array(Hex(), U64, "cnt")),
                 _MULTI_COOKIES,
                 u32("cnt"),
                 u32("flags", uapi.UPROBE_MULTI_FLAGS),
                 s32("pid", Signed()),
             ],
-            fd("path_fd"),
+            fd("path_fd", optional=True),
         ],
         "uprobe_multi",
     ),
@@ -107,7 +114,7 @@ LINK_CREATE = Command(28, "BPF_LINK_CREATE", [[
         u32("flags", uapi.XDP_FLAGS, when=among("attach_type", uapi.XDP)),
         u32("flags", uapi.ATTACH_FLAGS),
     ),
-]], wrapper="link_create", arms=_ARMS)  # fmt: skip
+]], wrapper="link_create", arms=_ARMS, returns_fd=True)  # fmt: skip
 
 LINK_UPDATE = Command(29, "BPF_LINK_UPDATE", [[
     fd("link_fd"),
@@ -119,7 +126,7 @@ LINK_UPDATE = Command(29, "BPF_LINK_UPDATE", [[
 ITER_CREATE = Command(33, "BPF_ITER_CREATE", [[
     fd("link_fd"),
     u32("flags", uapi.NO_FLAGS),
-]], wrapper="iter_create")  # fmt: skip
+]], wrapper="iter_create", returns_fd=True)  # fmt: skip
 
 LINK_DETACH = Command(34, "BPF_LINK_DETACH", [fd("link_fd")], wrapper="link_detach")
 

@@ -2,17 +2,76 @@
 """One bpf(2) call as the kernel saw it: raw, no opinion."""
 
 from collections.abc import Mapping
+from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 COMMON_ATTRS = 1 << 16
 """The bit of ``cmd`` that says arguments 4 and 5 are there (``enum bpf_cmd``)."""
 
+RESULT = -1
+"""Stands for the returned descriptor where others are named by their offset in attr."""
+
+
+class ObjectKind(IntEnum):
+    """``enum object_kind``"""
+
+    MAP = 1
+    PROG = 2
+    LINK = 3
+    BTF = 4
+
+
+class Object(NamedTuple):
+    """A BPF object behind a descriptor (``struct object``)."""
+
+    kind: int
+    """:class:`ObjectKind`"""
+    id: int
+    type: int
+    """``enum bpf_map_type``, ``bpf_prog_type`` or ``bpf_link_type``; 0 for BTF."""
+    key_size: int
+    value_size: int
+    max_entries: int
+    prog_id: int
+    """Of a link; 0: it has none."""
+    name: bytes
+    tag: bytes
+    """Of a program: 8 bytes."""
+
+
+class PartState(IntFlag):
+    """``PART_...`` of events/wire.h: why data is not simply all there."""
+
+    CUT = 1 << 0
+    UNREADABLE = 1 << 1
+    CHUNKED = 1 << 2
+    """They came in chunks; that one was lost shows in what is missing."""
+    AT_EXIT = 1 << 3
+    TAIL = 1 << 4
+
+
+class Blob(NamedTuple):
+    """Memory of the caller: what could be read of what there is."""
+
+    data: bytes
+    """A prefix; with ``TAIL`` a suffix."""
+    wanted: int
+    """Bytes that there are as far as the caller says; of an array of strings, elements."""
+    state: int
+    """:class:`PartState`"""
+    read: int
+    """Bytes that were read: all of ``data``, unless some were lost on the way."""
+
+    @property
+    def lost(self) -> bool:
+        return len(self.data) < self.read
+
 
 class Call(NamedTuple):
     """A bpf(2) call that returned. Made by :func:`events.wire.parse`.
 
-    The fields stand in the order of ``struct call_record`` (events/wire.h), which
-    says what each of them is.
+    The fields up to ``comm`` stand in the order of ``struct call_record``
+    (events/wire.h), which says what each of them is.
     """
 
     cpu: int
@@ -21,9 +80,14 @@ class Call(NamedTuple):
     duration_ns: int
     retval: int
     """``>= 0``, or ``-errno``."""
-    cgroup_id: int
     attr_addr: int
     common_addr: int
+    cgroup_id: int
+    process_start_ns: int
+    """``CLOCK_BOOTTIME``, ns; 0 if not known, as all down to ``mount_namespace``."""
+    exec_id: int
+    capabilities: int
+    """Effective ones, as bits."""
     common_size: int
     cmd: int
     """``__u32``, with ``COMMON_ATTRS`` if the caller set it."""
@@ -32,12 +96,23 @@ class Call(NamedTuple):
     tid: int
     uid: int
     gid: int
+    euid: int
+    login_uid: int
+    parent_tgid: int
+    pid_namespace: int
+    mount_namespace: int
+    flags: int
+    """``CALL_...`` of events/wire.h."""
     comm: bytes
-    """As the task had it at exit, without the NUL."""
+    """As the task had it at entry, without the NUL."""
     entry: bytes
     """The part of attr that could be read at entry: at most ``size`` bytes."""
     exit: bytes
     """The same at exit."""
+    objects: Mapping[int, Object]
+    """By offset of the descriptor in attr, or :data:`RESULT`."""
+    memory: Mapping[int, Blob]
+    """By offset of the pointer in attr."""
 
     @property
     def command(self) -> int:
@@ -47,6 +122,46 @@ class Call(NamedTuple):
     @property
     def has_common_attrs(self) -> bool:
         return bool(self.cmd & COMMON_ATTRS)
+
+    @property
+    def has_task(self) -> bool:
+        """Whether ``process_start_ns`` to ``mount_namespace`` are known."""
+        return self.process_start_ns != 0
+
+
+class Chunk(NamedTuple):
+    """Data that came ahead of its call (``struct chunk_record``)."""
+
+    tid: int
+    start_ns: int
+    part: int
+    """``enum part_kind``"""
+    slot: int
+    """As in :attr:`Call.memory`."""
+    offset: int
+    data: bytes
+
+
+class Program(NamedTuple):
+    """What a process runs, told ahead of its first call (``struct process_record``)."""
+
+    tgid: int
+    start_ns: int
+    """``CLOCK_BOOTTIME``, ns."""
+    exec_id: int
+    """Counts the process's execve(2)."""
+    parent_start_ns: int
+    exe_inode: int
+    args_size: int
+    """Of all arguments, bytes; ``args`` may be less."""
+    parent_tgid: int
+    flags: int
+    """``PROCESS_...`` of events/wire.h."""
+    parent_comm: bytes
+    exe: bytes
+    """The path of the executable, in its mount namespace; ``memfd:NAME`` if it has none."""
+    args: bytes
+    """The start of the arguments, NUL behind each."""
 
 
 class CommandCount(NamedTuple):

@@ -13,10 +13,14 @@ import orjson
 
 from .call import Totals
 from .event import Event
+from .process import Process
+from .process_document import capabilities, facts
 from .text import errno_name
 from .value import JSON, items_document, printable
 
 ECS_VERSION = "8.17.0"
+NOBODY = 0xFFFFFFFF
+"""The login uid of what no login began (``AUDIT_UID_UNSET``)."""
 
 Document = dict[str, JSON]
 
@@ -86,10 +90,18 @@ class Origin(NamedTuple):
     """machine-id(5), or empty."""
     probe: str
     """The probe plan that saw the calls."""
+    boot_id: str = ""
+    """/proc/sys/kernel/random/boot_id, or empty."""
 
 
 def event_document(
-    event: Event, origin: Origin, *, time_ns: int, sequence: int, message: str = ""
+    event: Event,
+    process: Process,
+    origin: Origin,
+    *,
+    time_ns: int,
+    sequence: int,
+    message: str = "",
 ) -> Document:
     """One call as a document.
 
@@ -99,6 +111,7 @@ def event_document(
     """
     call = event.call
     comm = printable(call.comm)
+    known = facts(process, origin.boot_id, origin.host_id)
     document: Document = {
         "@timestamp": timestamp(time_ns),
         "ecs": {"version": ECS_VERSION},
@@ -118,16 +131,25 @@ def event_document(
             "pid": call.tgid,
             "name": comm,
             "thread": {"id": call.tid, "name": comm},
+            **known.process,
         },
         "user": {"id": str(call.uid), "group": {"id": str(call.gid)}},
-        "bpf": _bpf(event, origin),
+        "bpf": _bpf(event, origin, known.bpf_process),
+        **known.container,
     }
+    if call.has_task:
+        started_ns = time_ns - call.start_ns + call.process_start_ns
+        document["process"]["start"] = timestamp(started_ns)
+        document["process"]["thread"]["capabilities"] = {
+            "effective": capabilities(call.capabilities)
+        }
+        document["user"]["effective"] = {"id": str(call.euid)}
     if message:
         document["message"] = message
     return document
 
 
-def _bpf(event: Event, origin: Origin) -> Document:
+def _bpf(event: Event, origin: Origin, process: Document) -> Document:
     call = event.call
     bpf: Document = {
         "cmd": event.command or hex(call.command),
@@ -136,7 +158,19 @@ def _bpf(event: Event, origin: Origin) -> Document:
     }
     if event.failed:
         bpf["errno"] = errno_name(-call.retval) or str(-call.retval)
-    bpf |= {"via": "syscall", "probe": origin.probe, "process": {"cgroup_id": call.cgroup_id}}
+    bpf |= {
+        "via": "syscall",
+        "probe": origin.probe,
+        "process": {"cgroup_id": call.cgroup_id, **process},
+    }
+    if call.has_task:
+        bpf["process"] |= {
+            "exec_id": call.exec_id,
+            "pid_namespace": call.pid_namespace,
+            "mount_namespace": call.mount_namespace,
+        }
+        if call.login_uid != NOBODY:
+            bpf["process"]["login_uid"] = str(call.login_uid)
     if call.has_common_attrs and event.command:
         bpf["common_attrs"] = {"address": hex(call.common_addr), "size": call.common_size}
     bpf["attr_address"] = hex(call.attr_addr)
@@ -154,10 +188,32 @@ def _bpf(event: Event, origin: Origin) -> Document:
             "offset": event.trailing.offset,
             "hex": event.trailing.data.hex(),
         }
+    bpf |= _objects(event)
+    if event.memory:
+        bpf["memory"] = {name: memory.document() for name, memory in event.memory}
     notes = ([event.absence.value] if event.absence else []) + list(event.notes)
     if notes:
         bpf["notes"] = notes
     return bpf
+
+
+def _objects(event: Event) -> Document:
+    """``bpf.map`` and so on: the object that the call is about, of each kind.
+
+    That is the one it returned, else the first that it named. ``bpf.fd`` has all.
+    """
+    named = [(behind.field, behind.described) for behind in event.behind]
+    if event.result:
+        named.insert(0, ("result", event.result))
+    objects: Document = {}
+    for _, described in named:
+        objects.setdefault(described.kind, described.document())
+    if named:
+        objects["fd"] = [
+            {"name": field, "kind": described.kind, "id": described.object.id}
+            for field, described in named
+        ]
+    return objects
 
 
 def loss_document(

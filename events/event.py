@@ -5,6 +5,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from .call import Call
+from .memory import Memory
+from .object import Described
 from .value import Items
 
 
@@ -37,6 +39,13 @@ class Trailing(NamedTuple):
     data: bytes
 
 
+class Behind(NamedTuple):
+    """A descriptor in attr and the BPF object behind it."""
+
+    field: str
+    described: Described
+
+
 class Event(NamedTuple):
     """A call with its command's name and the fields of its attr. Made by ``decode``."""
 
@@ -51,6 +60,12 @@ class Event(NamedTuple):
     after: Items = ()
     """Fields that the kernel changed and that are shown behind the struct."""
     trailing: Trailing | None = None
+    behind: tuple[Behind, ...] = ()
+    """The BPF objects behind descriptors in attr."""
+    result: Described | None = None
+    """The BPF object behind the returned descriptor."""
+    memory: tuple[tuple[str, Memory], ...] = ()
+    """What pointers lead to, by the name of the field."""
     notes: tuple[str, ...] = ()
     """What a reader should know about how far to trust this event."""
 

@@ -5,9 +5,10 @@ import errno
 import os
 
 from .event import Event, Trailing
-from .value import Address, Xlat, hexadecimal, items_text
+from .value import Address, Style, Xlat, hexadecimal, items_text
 
 _ADDRESS = Address()
+PLAIN = Style()
 
 # What a system call returns inside the kernel when a signal interrupted it; user
 # space never sees them (include/linux/errno.h).
@@ -28,12 +29,12 @@ _ERRNO = {
 _MAX_ERRNO = 4095
 
 
-def call(event: Event, xlat: Xlat = Xlat.ABBREV, *, verbose: bool = False) -> str:
+def call(event: Event, style: Style = PLAIN) -> str:
     """``bpf(CMD, ATTR, SIZE)``, with arguments 4 and 5 if the caller used them."""
     raw = event.call
-    arguments = [command(event, xlat), _attr(event, xlat, verbose), str(raw.size)]
+    arguments = [command(event, style.xlat), _attr(event, style), str(raw.size)]
     if raw.has_common_attrs and event.command:  # else the bit is noise, as in cmd -1
-        arguments += [_ADDRESS.text(raw.common_addr, xlat), str(raw.common_size)]
+        arguments += [_ADDRESS.text(raw.common_addr, style), str(raw.common_size)]
     return f"bpf({', '.join(arguments)})"
 
 
@@ -50,10 +51,12 @@ def command(event: Event, xlat: Xlat) -> str:
 
 
 def result(event: Event) -> str:
-    """What follows ``= ``: ``3``, ``-1 EPERM (Operation not permitted)``, ``? ERESTARTSYS ...``."""
+    """What follows ``= ``: ``3<map:12 hash "config">``, ``-1 EPERM (Operation not permitted)``,
+    ``? ERESTARTSYS ...``.
+    """
     retval = event.call.retval
     if not -_MAX_ERRNO <= retval < 0:
-        return str(retval)
+        return f"{retval}<{event.result}>" if event.result else str(retval)
     if -retval in _RESTART:
         return f"? {_RESTART[-retval]}"
     name = errno_name(-retval)
@@ -67,17 +70,17 @@ def errno_name(number: int) -> str:
     return _ERRNO.get(number) or errno.errorcode.get(number, "")
 
 
-def _attr(event: Event, xlat: Xlat, verbose: bool) -> str:
+def _attr(event: Event, style: Style) -> str:
     if event.attr is None:
-        return _ADDRESS.text(event.call.attr_addr, xlat)
-    text = items_text(event.attr, xlat)
+        return _ADDRESS.text(event.call.attr_addr, style)
+    text = items_text(event.attr, style)
     if event.wrapper:
         text = f"{event.wrapper}={{{text}}}"
     if event.trailing:
-        text += _trailing(event.trailing, verbose)
+        text += _trailing(event.trailing, style.verbose)
     text = f"{{{text}}}"
     if event.after:
-        text += f" => {{{event.wrapper}={{{items_text(event.after, xlat)}}}}}"
+        text += f" => {{{event.wrapper}={{{items_text(event.after, style)}}}}}"
     return text
 
 

@@ -10,7 +10,7 @@ spelling, known or not.
 import re
 from collections.abc import Mapping
 from enum import Enum as PyEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 
 class Xlat(PyEnum):
@@ -19,6 +19,26 @@ class Xlat(PyEnum):
     ABBREV = "abbrev"
     RAW = "raw"
     VERBOSE = "verbose"
+
+
+class Style(NamedTuple):
+    """How text is to be."""
+
+    xlat: Xlat = Xlat.ABBREV
+    verbose: bool = False
+    """Nothing is left out for being long; strace's ``-v``."""
+    strings: int = 32
+    """Bytes of a string and, unless verbose, elements of an array; strace's ``-s``."""
+
+
+class Detail(Protocol):
+    """What a value leads to, such as the memory behind a pointer."""
+
+    def text(self, value: Any, plain: str, style: Style) -> str:
+        """The spelling of the value with what it leads to.
+
+        :param plain: the spelling without.
+        """
 
 
 class Item(NamedTuple):
@@ -32,6 +52,7 @@ class Item(NamedTuple):
     kind: "Kind"
     value: Any
     after: Any = None
+    detail: Detail | None = None
 
 
 Items = tuple[Item, ...]
@@ -47,7 +68,7 @@ class Kind:
     schema: Mapping[str, JSON] = {"type": "integer", "minimum": 0}
     """JSON Schema of what :meth:`document` gives."""
 
-    def text(self, value: Any, xlat: Xlat) -> str:
+    def text(self, value: Any, style: Style) -> str:
         return str(value)
 
     def document(self, value: Any) -> JSON:
@@ -72,9 +93,9 @@ class Wide(Kind):
     def __init__(self, ones: str = "") -> None:
         self._ones = ones
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         if self._ones and value == _U64_MAX:
-            return _constant(str(value), self._ones, xlat)
+            return _constant(str(value), self._ones, style.xlat)
         return str(value)
 
     def document(self, value: int) -> JSON:
@@ -84,14 +105,14 @@ class Wide(Kind):
 class Hex(Wide):
     """A ``__u64`` that people read as bits, such as a cookie or a revision."""
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         return hexadecimal(value)
 
 
 class Address(Wide):
     """A pointer into the caller's memory."""
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         return hex(value) if value else "NULL"
 
 
@@ -100,8 +121,8 @@ class NumaNode(Kind):
 
     NO_NODE = 0xFFFFFFFF
 
-    def text(self, value: int, xlat: Xlat) -> str:
-        remark = value == self.NO_NODE and xlat is not Xlat.RAW
+    def text(self, value: int, style: Style) -> str:
+        remark = value == self.NO_NODE and style.xlat is not Xlat.RAW
         return f"{value} /* NUMA_NO_NODE */" if remark else str(value)
 
 
@@ -114,10 +135,10 @@ class DirFd(Fd):
 
     AT_FDCWD = -100
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         if value != self.AT_FDCWD:
             return str(value)
-        return _constant(str(value), "AT_FDCWD", xlat)
+        return _constant(str(value), "AT_FDCWD", style.xlat)
 
 
 class IfIndex(Kind):
@@ -127,10 +148,10 @@ class IfIndex(Kind):
     ``LOOPBACK_IFINDEX``); any other name would be a guess.
     """
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         if value != 1:
             return str(value)
-        return _constant("1", 'if_nametoindex("lo")', xlat)
+        return _constant("1", 'if_nametoindex("lo")', style.xlat)
 
 
 class KernelVersion(Kind):
@@ -138,9 +159,10 @@ class KernelVersion(Kind):
 
     schema = {"type": "string"}
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         major, minor, patch = self._parts(value)
-        return _constant(hexadecimal(value), f"KERNEL_VERSION({major}, {minor}, {patch})", xlat)
+        name = f"KERNEL_VERSION({major}, {minor}, {patch})"
+        return _constant(hexadecimal(value), name, style.xlat)
 
     def document(self, value: int) -> JSON:
         return ".".join(map(str, self._parts(value)))
@@ -170,11 +192,11 @@ class Enum(Kind):
         """The same with names for values that have none yet."""
         return Enum(self.c_type, self.family, {**newer, **self.names})
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         name = self.names.get(value)
         if name is None:
-            return _unknown(value, self.family, xlat)
-        return _constant(hexadecimal(value), name, xlat)
+            return _unknown(value, self.family, style.xlat)
+        return _constant(hexadecimal(value), name, style.xlat)
 
     def document(self, value: int) -> JSON:
         return self.names.get(value) or hex(value)
@@ -196,13 +218,13 @@ class Flags(Kind):
         self.names = names
         self.zero = zero
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         if not value:
-            return _constant("0", self.zero, xlat) if self.zero else "0"
+            return _constant("0", self.zero, style.xlat) if self.zero else "0"
         known = self._known(value)
         if not known:
-            return _unknown(value, self.family, xlat)
-        return _constant(hexadecimal(value), "|".join(self.document(value)), xlat)
+            return _unknown(value, self.family, style.xlat)
+        return _constant(hexadecimal(value), "|".join(self.document(value)), style.xlat)
 
     def document(self, value: int) -> JSON:
         known = self._known(value)
@@ -222,7 +244,7 @@ class DecimalFlags(Flags):
     def __init__(self) -> None:
         super().__init__("", {})
 
-    def text(self, value: int, xlat: Xlat) -> str:
+    def text(self, value: int, style: Style) -> str:
         return str(value)
 
 
@@ -235,7 +257,7 @@ class Name(Kind):
 
     schema = {"type": "string"}
 
-    def text(self, value: bytes, xlat: Xlat) -> str:
+    def text(self, value: bytes, style: Style) -> str:
         name, nul, _ = value.partition(b"\0")
         return f'"{escape(name)}"' if nul else f'"{escape(value[:-1])}"...'
 
@@ -248,26 +270,29 @@ class Struct(Kind):
 
     schema = {"type": "object"}
 
-    def text(self, value: Items, xlat: Xlat) -> str:
-        return "{" + items_text(value, xlat) + "}"
+    def text(self, value: Items, style: Style) -> str:
+        return "{" + items_text(value, style) + "}"
 
     def document(self, value: Items) -> JSON:
         return items_document(value)
 
 
-def items_text(items: Items, xlat: Xlat) -> str:
+def items_text(items: Items, style: Style) -> str:
     """``name=value, name=value``, with `` => value`` where the kernel changed one."""
     parts = []
-    for name, kind, value, after in items:
-        part = f"{name}={kind.text(value, xlat)}"
+    for name, kind, value, after, detail in items:
+        spelled = kind.text(value, style)
+        if detail is not None:
+            spelled = detail.text(value, spelled, style)
+        part = f"{name}={spelled}"
         if after is not None:
-            part += f" => {kind.text(after, xlat)}"
+            part += f" => {kind.text(after, style)}"
         parts.append(part)
     return ", ".join(parts)
 
 
 def items_document(items: Items) -> dict[str, JSON]:
-    return {name: kind.document(value) for name, kind, value, _ in items}
+    return {item.name: item.kind.document(item.value) for item in items}
 
 
 def hexadecimal(value: int) -> str:

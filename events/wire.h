@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The records that cross from the kernel to user space.
+ * The records that cross from the kernel to user space, and the tables that go the
+ * other way.
  *
  * This is the only declaration of them: tracer/kernel/bpf_calls.c includes it,
  * events/wire.py mirrors it, and a test compiles both against each other.
@@ -11,10 +12,16 @@
 #include <linux/types.h>
 
 /* A change of any layout below changes this number; recordings carry it. */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 
 /* Room for one attr: bpf(2) takes at most a page, and the smallest page is 4096. */
 #define ATTR_MAX 4096
+
+/*
+ * So much of attr travels in the record of the call; it is at most 168 bytes in
+ * Linux 7.2. The rest of a longer one goes ahead in chunks.
+ */
+#define ATTR_INLINE 192
 
 #define COMM_LEN 16
 
@@ -30,24 +37,26 @@
 
 enum record_kind {
 	RECORD_CALL = 1,
+	RECORD_CHUNK = 2,
+	RECORD_PROCESS = 3,
 };
 
 /*
- * One bpf(2) call, written when it returns.
- *
- * Of size bytes of attr, entry_len were readable at entry and exit_len at exit
- * (a prefix: reading stops at the first page that is not there). They follow
- * the fixed part back to back: entry bytes, then exit bytes.
+ * One bpf(2) call, written when it returns. Parts follow the fixed part, each a
+ * struct part with its data, padded to a multiple of 8.
  */
 struct call_record {
 	__u32 kind;		/* RECORD_CALL */
 	__u32 cpu;		/* on which the call returned */
 	__u64 start_ns;		/* CLOCK_BOOTTIME at entry */
-	__u64 duration_ns;
+	__u64 duration_ns;	/* without what we do at entry */
 	__s64 retval;		/* >= 0, or -errno */
-	__u64 cgroup_id;	/* of cgroup v2: inode of its directory */
 	__u64 attr_addr;	/* argument 2 */
 	__u64 common_addr;	/* argument 4, 0 without COMMON_ATTRS in cmd */
+	__u64 cgroup_id;	/* of cgroup v2: inode of its directory */
+	__u64 process_start_ns;	/* CLOCK_BOOTTIME; 0 without CALL_HAS_TASK, as all below */
+	__u64 exec_id;		/* counts the process's execve(2) */
+	__u64 capabilities;	/* effective ones, CAP_... as bits */
 	__u32 common_size;	/* argument 5, 0 without COMMON_ATTRS in cmd */
 	__u32 cmd;		/* argument 1 with COMMON_ATTRS, low 32 bits */
 	__u32 size;		/* argument 3, low 32 bits */
@@ -55,11 +64,110 @@ struct call_record {
 	__u32 tid;
 	__u32 uid;
 	__u32 gid;
-	__u32 entry_len;
-	__u32 exit_len;
+	__u32 euid;
+	__u32 login_uid;	/* all ones: nobody logged in */
+	__u32 parent_tgid;
+	__u32 pid_namespace;	/* inode number, as in /proc/PID/ns */
+	__u32 mount_namespace;
+	__u32 flags;
+	__u32 parts_len;	/* bytes that follow */
 	__u8  comm[COMM_LEN];
-	__u32 reserved;		/* to a multiple of 8 */
 };
+
+/* Flags of a call. */
+#define CALL_HAS_TASK (1U << 0)	/* euid and what else needs BTF was read */
+
+/* What a part is. */
+enum part_kind {
+	PART_ATTR_ENTRY = 1,	/* the bytes of attr at entry */
+	PART_ATTR_EXIT = 2,	/* and at exit; left out if the same */
+	PART_OBJECT = 3,	/* struct object behind the descriptor at offset slot */
+	PART_RESULT = 4,	/* struct object behind the returned descriptor */
+	PART_MEMORY = 5,	/* what the pointer at offset slot leads to */
+};
+
+struct part {
+	__u8  kind;
+	__u8  state;		/* enum part_state */
+	__u16 slot;		/* offset in attr, bytes */
+	__u32 len;		/* bytes that were read, a prefix of wanted */
+	__u64 wanted;		/* bytes that there are, as far as the caller says */
+};
+
+/* Flags of a part: why its data is not simply all behind it. */
+#define PART_CUT        (1U << 0)	/* more than is taken of one thing */
+#define PART_UNREADABLE (1U << 1)	/* not in memory from len on, or no such memory */
+#define PART_CHUNKED    (1U << 2)	/* went ahead in chunks (of attr: from ATTR_INLINE on) */
+#define PART_AT_EXIT    (1U << 3)	/* not in memory at entry: read at exit instead */
+#define PART_TAIL       (1U << 4)	/* the end of it, and what is missing comes before */
+
+/* Kinds of struct object. */
+enum object_kind {
+	OBJECT_MAP = 1,
+	OBJECT_PROG = 2,
+	OBJECT_LINK = 3,
+	OBJECT_BTF = 4,
+};
+#define OBJECT_KINDS 5
+
+#define OBJECT_NAME_LEN 16
+#define TAG_LEN 8
+
+/* A BPF object behind a descriptor. */
+struct object {
+	__u32 kind;
+	__u32 id;
+	__u32 type;		/* of map, program or link */
+	__u32 key_size;		/* of a map */
+	__u32 value_size;	/* of a map */
+	__u32 max_entries;	/* of a map */
+	__u32 prog_id;		/* of a link; 0: none */
+	__u32 reserved;		/* to a multiple of 8 */
+	__u8  name[OBJECT_NAME_LEN];	/* of map and program */
+	__u8  tag[TAG_LEN];	/* of a program */
+};
+
+/* Part of something that is too long for the record of its call, ahead of that. */
+struct chunk_record {
+	__u32 kind;		/* RECORD_CHUNK */
+	__u32 tid;
+	__u64 start_ns;		/* tid and start_ns say which call */
+	__u8  part;		/* enum part_kind */
+	__u8  reserved;
+	__u16 slot;
+	__u32 offset;		/* of these bytes in the part */
+	__u32 len;		/* bytes that follow */
+	__u32 reserved2;	/* to a multiple of 8 */
+};
+#define CHUNK_MAX 4096
+
+/* A process, ahead of its first call since it began or called execve(2). */
+struct process_record {
+	__u32 kind;		/* RECORD_PROCESS */
+	__u32 tgid;
+	__u64 start_ns;		/* CLOCK_BOOTTIME */
+	__u64 exec_id;
+	__u64 parent_start_ns;
+	__u64 exe_inode;
+	__u64 args_size;	/* of all arguments with their NULs, bytes */
+	__u32 parent_tgid;
+	__u32 flags;
+	__u16 exe_len;		/* names of the path from the file to the root, NUL behind each */
+	__u16 args_len;		/* the start of the arguments, behind exe */
+	__u32 reserved;		/* to a multiple of 8 */
+	__u8  parent_comm[COMM_LEN];
+};
+#define EXE_MAX  2048
+#define ARGS_MAX 512
+
+/* Flags of a process. */
+#define PROCESS_KERNEL      (1U << 0)	/* a kernel thread: has no executable */
+#define PROCESS_EXE_GONE    (1U << 1)	/* its file has been deleted */
+#define PROCESS_EXE_PSEUDO  (1U << 2)	/* never had a path: memfd_create(2) */
+#define PROCESS_EXE_CUT     (1U << 3)
+#define PROCESS_EXE_UNREAD  (1U << 4)
+#define PROCESS_ARGS_CUT    (1U << 5)
+#define PROCESS_ARGS_UNREAD (1U << 6)	/* not in memory from args_len on */
 
 /* What became of the calls of one command; one per CPU and command slot. */
 struct call_count {
@@ -68,9 +176,11 @@ struct call_count {
 };
 
 /* Filters that are on, see struct tracer_config. */
-#define FILTER_PID  (1U << 0)
-#define FILTER_UID  (1U << 1)
-#define FILTER_COMM (1U << 2)
+#define FILTER_PID    (1U << 0)
+#define FILTER_UID    (1U << 1)
+#define FILTER_COMM   (1U << 2)
+#define FILTER_CGROUP (1U << 3)
+#define FILTER_PIDNS  (1U << 4)
 
 /* Flags of a traced process. */
 #define TRACE_PROCESS  (1U << 0)
@@ -89,7 +199,66 @@ struct tracer_config {
 	__u32 running;		/* 0: look at nothing */
 	__u32 filters;
 	__u32 self;		/* tgid of the tracer, never traced */
-	__u32 reserved;		/* to a multiple of 8 */
+	__u32 cgroups;		/* how many of the cgroups filter are set */
+	__u32 pid_namespace;	/* if FILTER_PIDNS: its inode number in /proc/PID/ns */
+	__u32 nsfs;		/* and the device of that, as the kernel encodes it */
+};
+#define CGROUPS_MAX 8
+
+/* How much memory a pointer leads to. Of all but bytes, a command has one at most. */
+enum memory_shape {
+	SHAPE_BYTES = 0,	/* count times unit bytes */
+	SHAPE_STRING = 1,	/* up to a NUL */
+	SHAPE_STRINGS = 2,	/* count pointers to strings */
+	SHAPE_LOG = 3,		/* a string of which the end matters; unit is the offset of the */
+				/* __u32 that tells how long it truly is, count that of its room */
+	SHAPE_BULK = 4,		/* as bytes, but in many chunks */
+};
+#define SHAPES 5
+
+/* The unit in which a count counts, if it is not a number of bytes. */
+#define UNIT_KEY    0xfffffff1U	/* keys of the map behind the command's descriptor */
+#define UNIT_VALUE  0xfffffff2U	/* its values, as user space passes them */
+#define UNIT_CURSOR 0xfffffff3U	/* where a batch goes on */
+
+/* Where a count comes from, if it is not the offset of a __u32 in attr. */
+#define COUNT_ONE    0xfff1U
+#define COUNT_RETVAL 0xfff2U
+
+/* When memory is read. Without ROW_ENTRY: at exit, if the outcome is one of these. */
+#define ROW_ENTRY   (1U << 0)
+#define ROW_SUCCESS (1U << 1)
+#define ROW_ENOENT  (1U << 2)
+#define ROW_ENOSPC  (1U << 3)
+#define ROW_FAILURE (1U << 4)	/* any other */
+
+/* One pointer in attr. */
+struct memory_row {
+	__u64 choices;		/* applies if bit n is set, n being the __u32 at choice */
+	__u32 unit;
+	__u32 limit;		/* bytes taken at most, of one thing at most CHUNK_MAX */
+	__u16 pointer;		/* offset of a __u64 in attr */
+	__u16 count;
+	__u16 choice;
+	__u8  shape;
+	__u8  when;
+};
+
+#define FDS_MAX  6
+#define ROWS_MAX 12
+
+/* What one command has where in attr; one per command slot. */
+struct command_plan {
+	__u8  fd_count;
+	__u8  row_count;
+	__u8  returns_fd;
+	__u8  has_special;	/* 1: a row of another shape than bytes */
+	__u8  special[SHAPES];	/* 1 + the number of that row, by its shape */
+	__u8  fd_optional[FDS_MAX];	/* 1: 0 stands for none */
+	__u8  reserved;		/* to a multiple of 8, as the other */
+	__u16 fds[FDS_MAX];	/* offsets of __s32 in attr */
+	__u32 reserved2;
+	struct memory_row rows[ROWS_MAX];
 };
 
 #endif

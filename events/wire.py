@@ -1,33 +1,110 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mirror of events/wire.h: bytes from the kernel to :class:`Call`.
+"""The mirror of events/wire.h: bytes from the kernel to what they are.
 
 A test compiles sizes, offsets and constants of this file against the header.
 """
 
+from collections.abc import Mapping
 from struct import Struct
+from types import MappingProxyType
 from typing import Final
 
-from .call import Call, CommandCount
+from .call import RESULT, Blob, Call, Chunk, CommandCount, Object, ObjectKind, PartState, Program
 from .errors import WireError
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 ATTR_MAX: Final = 4096
+ATTR_INLINE: Final = 192
 COMM_LEN: Final = 16
 COMMAND_SLOTS: Final = 64
 COMMAND_OTHER: Final = COMMAND_SLOTS - 1
 
 RECORD_CALL: Final = 1
+RECORD_CHUNK: Final = 2
+RECORD_PROCESS: Final = 3
+
+CALL_HAS_TASK: Final = 1 << 0
+
+PART_ATTR_ENTRY: Final = 1
+PART_ATTR_EXIT: Final = 2
+PART_OBJECT: Final = 3
+PART_RESULT: Final = 4
+PART_MEMORY: Final = 5
+
+PART_CUT: Final = int(PartState.CUT)
+PART_UNREADABLE: Final = int(PartState.UNREADABLE)
+PART_CHUNKED: Final = int(PartState.CHUNKED)
+PART_AT_EXIT: Final = int(PartState.AT_EXIT)
+PART_TAIL: Final = int(PartState.TAIL)
+
+OBJECT_MAP: Final = int(ObjectKind.MAP)
+OBJECT_PROG: Final = int(ObjectKind.PROG)
+OBJECT_LINK: Final = int(ObjectKind.LINK)
+OBJECT_BTF: Final = int(ObjectKind.BTF)
+OBJECT_KINDS: Final = 5
+OBJECT_NAME_LEN: Final = 16
+TAG_LEN: Final = 8
+
+CHUNK_MAX: Final = 4096
+EXE_MAX: Final = 2048
+ARGS_MAX: Final = 512
+
+PROCESS_KERNEL: Final = 1 << 0
+PROCESS_EXE_GONE: Final = 1 << 1
+PROCESS_EXE_PSEUDO: Final = 1 << 2
+PROCESS_EXE_CUT: Final = 1 << 3
+PROCESS_EXE_UNREAD: Final = 1 << 4
+PROCESS_ARGS_CUT: Final = 1 << 5
+PROCESS_ARGS_UNREAD: Final = 1 << 6
 
 FILTER_PID: Final = 1 << 0
 FILTER_UID: Final = 1 << 1
 FILTER_COMM: Final = 1 << 2
+FILTER_CGROUP: Final = 1 << 3
+FILTER_PIDNS: Final = 1 << 4
+CGROUPS_MAX: Final = 8
 
 TRACE_PROCESS: Final = 1 << 0
 TRACE_CHILDREN: Final = 1 << 1
 TRACE_NAMED: Final = 1 << 2
 
-CALL_RECORD: Final = Struct("=IIQQqQQQIIIIIIIII16sI")
-"""``struct call_record``: what precedes the two copies of attr."""
+SHAPE_BYTES: Final = 0
+SHAPE_STRING: Final = 1
+SHAPE_STRINGS: Final = 2
+SHAPE_LOG: Final = 3
+SHAPE_BULK: Final = 4
+SHAPES: Final = 5
+
+UNIT_KEY: Final = 0xFFFFFFF1
+UNIT_VALUE: Final = 0xFFFFFFF2
+UNIT_CURSOR: Final = 0xFFFFFFF3
+
+COUNT_ONE: Final = 0xFFF1
+COUNT_RETVAL: Final = 0xFFF2
+
+ROW_ENTRY: Final = 1 << 0
+ROW_SUCCESS: Final = 1 << 1
+ROW_ENOENT: Final = 1 << 2
+ROW_ENOSPC: Final = 1 << 3
+ROW_FAILURE: Final = 1 << 4
+
+FDS_MAX: Final = 6
+ROWS_MAX: Final = 12
+
+CALL_RECORD: Final = Struct("=IIQQqQQQQQQIIIIIIIIIIIIII16s")
+"""``struct call_record``: what precedes the parts."""
+
+PART: Final = Struct("=BBHIQ")
+"""``struct part``: kind, state, slot, len, wanted."""
+
+OBJECT: Final = Struct("=IIIIIIII16s8s")
+"""``struct object``"""
+
+CHUNK_RECORD: Final = Struct("=IIQBBHIII")
+"""``struct chunk_record``"""
+
+PROCESS_RECORD: Final = Struct("=IIQQQQQIIHHI16s")
+"""``struct process_record``"""
 
 CALL_COUNT: Final = Struct("=QQ")
 """``struct call_count``"""
@@ -35,29 +112,123 @@ CALL_COUNT: Final = Struct("=QQ")
 TRACED_PROCESS: Final = Struct("=Ii")
 """``struct traced_process``: flags, threads."""
 
-TRACER_CONFIG: Final = Struct("=QIIII")
-"""``struct tracer_config``: commands, running, filters, self, reserved."""
+TRACER_CONFIG: Final = Struct("=QIIIIII")
+"""``struct tracer_config``: commands, running, filters, self, cgroups, pid_namespace, nsfs."""
 
+MEMORY_ROW: Final = Struct("=QIIHHHBB")
+"""``struct memory_row``: choices, unit, limit, pointer, count, choice, shape, when."""
+
+COMMAND_PLAN: Final = Struct(f"=BBBB{SHAPES}s{FDS_MAX}sB{FDS_MAX}HI{ROWS_MAX * MEMORY_ROW.size}s")
+"""``struct command_plan``: fd_count, row_count, returns_fd, has_special, special, fd_optional,
+reserved, fds, reserved2, rows."""
+
+_KIND: Final = Struct("=I")
 _unpack = CALL_RECORD.unpack_from
+_unpack_part = PART.unpack_from
 _FIXED = CALL_RECORD.size
+_PART = PART.size
+_OBJECT_KINDS = frozenset(map(int, ObjectKind))
+_NO_OBJECTS: Mapping[int, Object] = MappingProxyType({})
+_NO_MEMORY: Mapping[int, Blob] = MappingProxyType({})
+
+Record = Call | Chunk | Program
 
 
-def parse(record: bytes) -> Call:
+def parse(record: bytes) -> Record:
     """A record from the ring, with or without padding behind it.
 
     :raises WireError: its kind is unknown, or it is shorter than it says.
     """
+    if len(record) < _KIND.size:
+        raise WireError(f"a record of {len(record)} bytes")
+    kind = _KIND.unpack_from(record)[0]
+    if kind == RECORD_CALL:
+        return _call(record)
+    if kind == RECORD_CHUNK:
+        return _chunk(record)
+    if kind == RECORD_PROCESS:
+        return _process(record)
+    raise WireError(f"a record of unknown kind {kind}")
+
+
+def _call(record: bytes) -> Call:
     if len(record) < _FIXED:
-        raise WireError(f"a record of {len(record)} bytes; the shortest has {_FIXED}")
-    kind, *fixed, entry_len, exit_len, comm, _ = _unpack(record)
-    if kind != RECORD_CALL:
-        raise WireError(f"a record of unknown kind {kind}")
-    middle = _FIXED + entry_len
-    end = middle + exit_len
+        raise WireError(f"a call of {len(record)} bytes; the shortest has {_FIXED}")
+    _, *fixed, parts_len, comm = _unpack(record)
+    end = _FIXED + parts_len
     if end > len(record):
         raise WireError(f"a record of {len(record)} bytes that claims {end}")
-    name = comm.partition(b"\0")[0]
-    return Call._make((*fixed, name, record[_FIXED:middle], record[middle:end]))
+    entry, exit_ = b"", None
+    objects: dict[int, Object] = {}
+    memory: dict[int, Blob] = {}
+    at = _FIXED
+    while at + _PART <= end:
+        kind, state, slot, length, wanted = _unpack_part(record, at)
+        at += _PART
+        held = 0 if state & PART_CHUNKED else length
+        if kind <= PART_ATTR_EXIT:
+            held = min(length, ATTR_INLINE)
+        data = record[at : at + held]
+        if len(data) < held or at + held > end:
+            raise WireError(f"a part of {held} bytes where {end - at} are left")
+        at += held + 7 & ~7
+        if kind == PART_MEMORY:
+            memory[slot] = Blob(data, wanted, state, length)
+        elif kind == PART_ATTR_ENTRY:
+            entry = data
+        elif kind == PART_ATTR_EXIT:
+            exit_ = data
+        elif kind in (PART_OBJECT, PART_RESULT) and held == OBJECT.size:
+            objects[slot if kind == PART_OBJECT else RESULT] = _object(data)
+        else:
+            raise WireError(f"a part of unknown kind {kind}")
+    return Call._make((
+        *fixed, _name(comm), entry, entry if exit_ is None else exit_,
+        objects or _NO_OBJECTS, memory or _NO_MEMORY,
+    ))  # fmt: skip
+
+
+def _object(data: bytes) -> Object:
+    kind, number, type_, key_size, value_size, entries, prog_id, _, name, tag = OBJECT.unpack(data)
+    if kind not in _OBJECT_KINDS:
+        raise WireError(f"an object of unknown kind {kind}")
+    return Object(kind, number, type_, key_size, value_size, entries, prog_id, _name(name), tag)
+
+
+def _chunk(record: bytes) -> Chunk:
+    if len(record) < CHUNK_RECORD.size:
+        raise WireError(f"a chunk of {len(record)} bytes")
+    _, tid, start_ns, part, _, slot, offset, length, _ = CHUNK_RECORD.unpack_from(record)
+    data = record[CHUNK_RECORD.size : CHUNK_RECORD.size + length]
+    if len(data) < length:
+        raise WireError(f"a chunk of {len(record)} bytes that claims {length}")
+    return Chunk(tid, start_ns, part, slot, offset, data)
+
+
+def _process(record: bytes) -> Program:
+    fixed = PROCESS_RECORD.size
+    if len(record) < fixed:
+        raise WireError(f"a process of {len(record)} bytes")
+    _, *middle, exe_len, args_len, _, parent = PROCESS_RECORD.unpack_from(record)
+    if fixed + exe_len + args_len > len(record):
+        raise WireError(f"a process of {len(record)} bytes that claims {exe_len} and {args_len}")
+    exe = record[fixed : fixed + exe_len]
+    args = record[fixed + exe_len : fixed + exe_len + args_len]
+    flags = middle[-1]
+    return Program._make((*middle, _name(parent), _path(exe, flags), args))
+
+
+def _path(names: bytes, flags: int) -> bytes:
+    # They come from the file to the root.
+    parts = names.split(b"\0")[:-1]
+    if flags & PROCESS_EXE_PSEUDO:
+        return b"".join(parts)
+    path = b"/".join(reversed(parts))
+    return path if flags & PROCESS_EXE_CUT else b"/" + path if parts else b""
+
+
+def _name(data: bytes) -> bytes:
+    return data.partition(b"\0")[0]
 
 
 def parse_counts(values: bytes) -> CommandCount:

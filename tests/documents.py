@@ -10,12 +10,17 @@ from jsonschema import Draft202012Validator
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.events import ecs
 from bpfsnoop.events.call import Call
+from bpfsnoop.events.process import Process
+from calls import process_of
 
 SCHEMA_PATH = Path(ecs.__file__).with_name("schema.json")
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_PATH.read_bytes())
 VALIDATOR = Draft202012Validator(SCHEMA)
 
-ORIGIN = ecs.Origin("host.example", "0123456789abcdef0123456789abcdef", "tracepoint")
+ORIGIN = ecs.Origin(
+    "host.example", "0123456789abcdef0123456789abcdef", "tracepoint",
+    "8a7e5b1c-0d2f-4e3a-9b6c-112233445566",
+)  # fmt: skip
 
 DECODER = Decoder()
 
@@ -30,6 +35,12 @@ def checked(document: ecs.Document) -> ecs.Document:
     return read
 
 
-def document_of(call: Call, *, message: str = "") -> ecs.Document:
-    event = DECODER.decode(call)
-    return checked(ecs.event_document(event, ORIGIN, time_ns=0, sequence=1, message=message))
+def document_of(
+    call: Call, process: Process | None = None, *, time_ns: int = 0, message: str = ""
+) -> ecs.Document:
+    """:param process: by default one of which nothing was told."""
+    document = ecs.event_document(
+        DECODER.decode(call), process or process_of(call), ORIGIN,
+        time_ns=time_ns, sequence=1, message=message,
+    )  # fmt: skip
+    return checked(document)

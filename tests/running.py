@@ -5,14 +5,18 @@ Nothing here sleeps: a tracer has begun when it says so, and a stimulus waits un
 it is told to go on.
 """
 
+import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
@@ -38,6 +42,29 @@ PATIENCE_S = 60
 
 Document = dict[str, Any]
 
+Argument = str | bytes | Path
+
+
+@cache
+def code_cache() -> str:
+    """A directory for compiled code that all tracers of this run share, gone with us."""
+    directory = tempfile.mkdtemp(prefix="bpfsnoop-tests-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def command_line(*args: Argument, under: Sequence[str] = ()) -> list[Argument]:
+    """bpfsnoop with these arguments, and with our cache unless they name one."""
+    kept: list[Argument] = []
+    if not args or args[0] not in ("replay", "schema"):
+        kept = ["--set", f"cache={code_cache()}"]
+    return [*under, BPFSNOOP, *kept, *args]
+
+
+def events_of(lines: Sequence[str]) -> list[str]:
+    """Of lines of text those that are calls, not what introduces a process."""
+    return [line for line in lines if not line.startswith("--- ")]
+
 
 class Finished(NamedTuple):
     """A process that has ended."""
@@ -61,7 +88,7 @@ class Finished(NamedTuple):
 
 
 def bpfsnoop_run(
-    *args: str | bytes | Path,
+    *args: Argument,
     under: Sequence[str] = (),
     env: dict[str, str] | None = None,
     stdout: int = subprocess.PIPE,
@@ -72,7 +99,7 @@ def bpfsnoop_run(
     :param env: on top of our own.
     """
     process = subprocess.run(
-        [*under, BPFSNOOP, *args],
+        command_line(*args, under=under),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -127,9 +154,9 @@ class Running:
 class Tracer(Running):
     """bpfsnoop while it runs."""
 
-    def __init__(self, *args: str | Path, under: Sequence[str] = ()) -> None:
+    def __init__(self, *args: Argument, under: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [*under, BPFSNOOP, *args],
+            command_line(*args, under=under),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -160,9 +187,9 @@ class Tracer(Running):
 class Stimulus(Running):
     """The stimulus while it runs; with ``--wait`` or as ``sleepy`` it waits for lines."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, under: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [*STIMULUS, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*under, *STIMULUS, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.read_until(self.process.stdout, "ready")
 
@@ -264,3 +291,60 @@ def identity(made: MadeCall | Document) -> tuple[int, int, str, int, int]:
         return made.tgid, made.tid, hex(made.attr_addr), made.size, made.retval
     process, bpf = made["process"], made["bpf"]
     return process["pid"], process["thread"]["id"], bpf["attr_address"], bpf["size"], bpf["retval"]
+
+
+class Scene(NamedTuple):
+    """A call that a program of tests/scenes.py made, and what is to be seen of it."""
+
+    expected: Document
+    document: Document
+
+    def check(self, keys: Collection[str] = ()) -> None:
+        """:param keys: of ``bpf``; all that are expected, if empty."""
+        bpf = self.document["bpf"]
+        for key in keys or self.expected:
+            expected, shown = self.expected[key], bpf.get(key)
+            if expected and shown and key == "memory":
+                for name in {*expected, *shown}:  # one by one: they are long
+                    assert shown.get(name) == expected.get(name), name
+            else:
+                assert shown == expected, key
+
+
+SCENES = Path(__file__).with_name("scenes.py")
+
+
+class Played(NamedTuple):
+    """One of tests/scenes.py, traced."""
+
+    scenes: dict[str, Scene]
+    trace: Trace
+    out: bytes
+    recording: Path
+
+
+def played(directory: Path, name: str, *options: str) -> Played:
+    """Each of its calls is there, once and in order, or this fails."""
+    out, recording = directory / "out", directory / "recording"
+    finished = bpfsnoop_run(
+        "--json", "-o", out, "--record", recording, *options,
+        "--", sys.executable, SCENES, name,
+    )  # fmt: skip
+    assert (finished.status, finished.err) == (0, "")
+    told = [json.loads(line) for line in finished.out.splitlines()]
+    trace = Trace.of(out.read_bytes())
+    assert (trace.seen, trace.lost) == (len(trace.events), 0)
+    scenes: dict[str, Scene] = {}
+    for pid in {line["tgid"] for line in told}:
+        lines = [line for line in told if line["tgid"] == pid]
+        documents = trace.of_processes({pid})
+        assert [*map(identity, documents)] == [
+            (line["tgid"], line["tid"], hex(line["attr_addr"]), line["size"], line["retval"])
+            for line in lines
+        ]
+        scenes |= {
+            line["scene"]: Scene(line["expected"], document)
+            for line, document in zip(lines, documents, strict=True)
+            if line["scene"]
+        }
+    return Played(scenes, trace, out.read_bytes(), recording)

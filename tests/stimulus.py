@@ -18,10 +18,11 @@ import os
 import platform
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -830,6 +831,16 @@ class UntouchedPage:
 
 
 @contextmanager
+def closed(*fds: int) -> Iterator[None]:
+    """Close these descriptors afterwards."""
+    try:
+        yield
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+@contextmanager
 def _unshared(namespace: str, flag: int) -> Iterator[None]:
     """Move the calling thread into a new namespace and, afterwards, back."""
     with ExitStack() as opened:
@@ -858,6 +869,28 @@ def private_netns() -> Iterator[None]:
     """A network that holds nothing but ``lo``: what is attached to it harms nobody."""
     with _unshared("net", CLONE_NEWNET):
         yield
+
+
+def cgroup_root() -> Path:
+    """Where cgroup2 is mounted."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        if fields[fields.index("-") + 1] == "cgroup2":
+            return Path(fields[4])
+    raise OSError("no cgroup2 file system is mounted")
+
+
+@contextmanager
+def temporary_cgroup(parent: Path | None = None) -> Iterator[Path]:
+    """A cgroup of our own; whoever is still in it afterwards goes to where we are."""
+    path = Path(tempfile.mkdtemp(prefix="bpfsnoop-test-", dir=parent or cgroup_root()))
+    try:
+        yield path
+    finally:
+        for pid in (path / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                (path.parent / "cgroup.procs").write_text(pid)
+        path.rmdir()
 
 
 def set_comm(name: bytes) -> None:
@@ -1052,6 +1085,27 @@ def threads(number: int) -> Lines:
         yield made[index].as_json()
 
 
+def crowd(number: int) -> Lines:
+    """Create three maps in turn in each of N threads that live at the same time."""
+    rounds = 3
+    together = threading.Barrier(number)
+    made: dict[tuple[int, int], MadeCall] = {}
+
+    def work(index: int) -> None:
+        for turn in range(rounds):
+            together.wait()
+            made[turn, index] = _create(f"c{turn}_{index}")
+        together.wait()
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(number)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for call_made in made.values():
+        yield call_made.as_json()
+
+
 class Edge(NamedTuple):
     """A MAP_CREATE whose arguments are odd, and what could be read: a page at most."""
 
@@ -1144,6 +1198,7 @@ SUBCOMMANDS = (
     Subcommand(every),
     Subcommand(fork, "N", int),
     Subcommand(threads, "N", int),
+    Subcommand(crowd, "N", int),
     Subcommand(edges),
     Subcommand(flood, "SECONDS", float),
     Subcommand(comm, "NAME"),

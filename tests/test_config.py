@@ -47,10 +47,12 @@ def file(tmp_path: Path) -> Path:
 
 def test_defaults() -> None:
     assert _config() == Config(
-        pids=(), follow=False, users=(), comms=(), events=(), results="all", min_duration=0,
-        format="text", message=False, timestamps="none", relative=False, syscall_times=False,
-        verbose=False, constants="abbrev", column=40, color="auto", summary="none", quiet=False,
-        output="", record="", duration=0, max_events=0, strict=False, ring_size=4 << 20,
+        pids=(), follow=False, users=(), comms=(), cgroups=(), pid_namespace="", events=(),
+        results="all", min_duration=0, format="text", message=False, timestamps="none",
+        relative=False, syscall_times=False, verbose=False, strings=32, constants="abbrev",
+        column=40, color="auto", summary="none", quiet=False, output="", record="", duration=0,
+        max_events=0, strict=False, ring_size=4 << 20, max_insns=4096,
+        cache="/var/cache/bpfsnoop",
     )  # fmt: skip
 
 
@@ -85,8 +87,9 @@ def test_a_replay_takes_what_means_something_for_it() -> None:
     for option in ALL:
         assert set(option.flags) <= taken or not option.replay
         assert not set(option.flags) & taken or option.replay
-    assert {"-f", "--record", "-d", "--ring-size"} & taken == set()
-    assert {"-p", "-e", "-z", "--json", "-T", "-o", "-M", "--config", "--set"} <= taken
+    only_live = {"-f", "--record", "-d", "--ring-size", "--cgroup", "--pidns", "--max-insns"}
+    assert (only_live | {"--cache"}) & taken == set()
+    assert {"-p", "-e", "-s", "-z", "--json", "-T", "-o", "-M", "--config", "--set"} <= taken
 
 
 def test_defaults_that_lack_an_option_are_told_and_not_guessed(file: Path) -> None:
@@ -118,6 +121,10 @@ SAMPLES: dict[str, list[Sample]] = {
     "users": [Sample("[root, 7]", (0, 7), "-u 8,root -u 9", (8, 0, 9)),
               Sample("root", (0,), "--user 4294967294", (4294967294,))],
     "comms": [Sample("[a, 'b,c']", ("a", "b,c"), "--comm d,e --comm f", ("d,e", "f"))],
+    "cgroups": [Sample("[/a, 'b c,d']", ("/a", "b c,d"), "--cgroup /x,y --cgroup z", ("/x,y", "z")),
+                Sample("a", ("a",), "--cgroup a --cgroup a", ("a",))],
+    "pid_namespace": [Sample("5", "/proc/5/ns/pid", "--pidns /run/ns", "/run/ns"),
+                      Sample("/run/ns", "/run/ns", "--pidns 7", "/proc/7/ns/pid")],
     "events": [Sample("prog_load", ("prog_load",), "-e a,b -e !c", ("a,b", "!c")),
                Sample("['@data', '!map_create']", ("@data", "!map_create"), "--event x", ("x",))],
     "results": [Sample("failed", "failed", "-z", "successful"),
@@ -135,6 +142,8 @@ SAMPLES: dict[str, list[Sample]] = {
     "relative": [Sample("true", True, "-r", True)],
     "syscall_times": [Sample("true", True, "-T", True)],
     "verbose": [Sample("true", True, "-v", True)],
+    "strings": [Sample("0", 0, "-s 1048576", 1 << 20),
+                Sample("5", 5, "--string-limit 6 -s 7", 7)],
     "constants": [Sample("raw", "raw", "-X verbose", "verbose"),
                   Sample("abbrev", "abbrev", "-Xraw", "raw")],
     "column": [Sample("0", 0, "-a 1000", 1000)],
@@ -150,6 +159,8 @@ SAMPLES: dict[str, list[Sample]] = {
     "strict": [Sample("true", True, "--strict", True)],
     "ring_size": [Sample("64K", 1 << 16, "--ring-size 1G", 1 << 30),
                   Sample("131072", 1 << 17, "--ring-size 1048576", 1 << 20)],
+    "max_insns": [Sample("0", 0, "--max-insns 262144", 262_144)],
+    "cache": [Sample("''", "", "--cache /x", "/x"), Sample("/y", "/y", "--cache=", "")],
 }  # fmt: skip
 
 
@@ -249,6 +260,19 @@ STRING = "must be a string"
         ("pids", "[[1]]", NUMBER),
         ("pids", "'1,,2'", "has an empty item"),
         ("pids", "''", "has an empty item"),
+        ("cgroups", "5", STRING),
+        ("cgroups", r'"a\0b"', "must be text"),
+        ("pid_namespace", "0", "must be from 1 to 4194304"),
+        ("pid_namespace", "4194305", "must be from 1 to 4194304"),
+        ("pid_namespace", "[1]", STRING),
+        ("pid_namespace", r'"\ud800"', "must be text"),
+        ("strings", "-1", NUMBER),
+        ("strings", "1048577", "must be from 0 to 1048576"),
+        ("strings", "true", NUMBER),
+        ("max_insns", "262145", "must be from 0 to 262144"),
+        ("max_insns", "4K", NUMBER),
+        ("cache", "5", STRING),
+        ("cache", "null", STRING),
         ("follow", "1", BOOLEAN),
         ("follow", "'true'", BOOLEAN),
         ("users", "''", "has an empty item"),
@@ -318,6 +342,10 @@ def test_a_value_that_will_not_do(file: Path, key: str, text: str, problem: str)
         ("--set output=!!bool", "--set output=!!bool: is not of the YAML type that it seems to be"),
         ("-o |less", "output |less: no program is started: use a pipe of the shell"),
         ("--record !less", "record !less: no program is started: use a pipe of the shell"),
+        ("-s x", "-s x: must be a whole number"),
+        ("--pidns 0", "--pidns 0: must be from 1 to 4194304"),
+        ("--max-insns 300000", "--max-insns 300000: must be from 0 to 262144"),
+        (" ".join(f"--cgroup /{number}" for number in range(9)), "cgroups: must be at most 8"),
         ("--json -c", "a summary (-c, -C) is text: leave out --json"),
         ("-C --json", "a summary (-c, -C) is text: leave out --json"),
         ("-o a --record a", "-o and --record name the same file"),

@@ -3,16 +3,38 @@
 
 import json
 import re
+from hashlib import sha256
 
 import pytest
 
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import ecs
-from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
+from bpfsnoop.events.call import (
+    COMMON_ATTRS,
+    RESULT,
+    Blob,
+    Call,
+    CommandCount,
+    Object,
+    PartState,
+    Totals,
+)
 from bpfsnoop.events.value import JSON
 from bpfsnoop.events.wire import COMMAND_OTHER
-from calls import ATTR_ADDRESS, attr, call_of
+from calls import (
+    ATTR_ADDRESS,
+    attr,
+    blob,
+    btf_of,
+    call_of,
+    link_of,
+    map_of,
+    process_of,
+    prog_of,
+    program_of,
+    without_task,
+)
 from documents import DECODER, ORIGIN, checked, document_of
 
 FREEZE = attr("i", 3)
@@ -24,6 +46,10 @@ def attr_of(cmd: int, entry: bytes, exit_: bytes | None = None) -> JSON:
 
 # --- A whole document --------------------------------------------------------------------
 
+# Of pid 1234, which was started at 700000003 ns, and of its parent.
+ENTITY = sha256(f"{ORIGIN.host_id} {ORIGIN.boot_id} 1234 700000003".encode()).hexdigest()[:32]
+PARENT = sha256(f"{ORIGIN.host_id} {ORIGIN.boot_id} 1200 300000001".encode()).hexdigest()[:32]
+
 HOST = {
     "name": "host.example",
     "hostname": "host.example",
@@ -33,9 +59,12 @@ HOST = {
 
 
 def test_document_of_a_call_that_succeeded() -> None:
-    event = DECODER.decode(call_of(0, attr("5I", 1, 4, 8, 1024, 1), retval=5))
+    call = call_of(0, attr("5I", 1, 4, 8, 1024, 1), retval=5)
+    process = process_of(call, program_of())
     time_ns = 1_785_492_306 * 10**9 + 7
-    document = checked(ecs.event_document(event, ORIGIN, time_ns=time_ns, sequence=42))
+    document = checked(
+        ecs.event_document(DECODER.decode(call), process, ORIGIN, time_ns=time_ns, sequence=42)
+    )
     assert document == {
         "@timestamp": "2026-07-31T10:05:06.000000007Z",
         "ecs": {"version": "8.17.0"},
@@ -51,15 +80,41 @@ def test_document_of_a_call_that_succeeded() -> None:
             "sequence": 42,
         },
         "host": HOST,
-        "process": {"pid": 1_234, "name": "loader", "thread": {"id": 1_235, "name": "loader"}},
-        "user": {"id": "1000", "group": {"id": "100"}},
+        "process": {
+            "pid": 1_234,
+            "name": "loader",
+            "thread": {
+                "id": 1_235,
+                "name": "loader",
+                "capabilities": {"effective": ["CAP_PERFMON", "CAP_BPF"]},
+            },
+            "entity_id": ENTITY,
+            "start": "2026-07-31T10:05:05.700000003Z",
+            "executable": "/usr/bin/loader",
+            "args": ["loader", "-v", "x"],
+            "parent": {"pid": 1_200, "name": "bash", "entity_id": PARENT},
+        },
+        "user": {"id": "1000", "group": {"id": "100"}, "effective": {"id": "7"}},
         "bpf": {
             "cmd": "BPF_MAP_CREATE",
             "size": 20,
             "retval": 5,
             "via": "syscall",
             "probe": "tracepoint",
-            "process": {"cgroup_id": 4_242},
+            "process": {
+                "cgroup_id": 4_242,
+                "exec_id": 5,
+                "pid_namespace": 4_026_531_836,
+                "mount_namespace": 4_026_531_841,
+                "login_uid": "1001",
+                "exe_deleted": False,
+                "exe_memfd": False,
+                "absent": {
+                    "working_directory": "not_told",
+                    "ancestors": "not_told",
+                    "cgroup": "not_told",
+                },
+            },
             "attr_address": hex(ATTR_ADDRESS),
             "attr": {
                 "map_type": "BPF_MAP_TYPE_HASH",
@@ -78,9 +133,10 @@ def test_message_is_the_line_if_there_is_one() -> None:
 
 
 def test_host_without_a_machine_id_has_no_id() -> None:
-    event = DECODER.decode(call_of(22, FREEZE))
+    call = call_of(22, FREEZE)
     origin = ORIGIN._replace(host_id="")
-    document = checked(ecs.event_document(event, origin, time_ns=0, sequence=1))
+    event = DECODER.decode(call)
+    document = checked(ecs.event_document(event, process_of(call), origin, time_ns=0, sequence=1))
     assert document["host"] == {name: HOST[name] for name in ("name", "hostname", "os")}
 
 
@@ -292,6 +348,162 @@ def test_nothing_to_note() -> None:
     assert "notes" not in document_of(call_of(22, FREEZE))["bpf"]
 
 
+# --- What pointers lead to ---------------------------------------------------------------
+
+ELEM = attr("iQQQ", 3, 0xA, 0xB, 0)
+LOAD = attr("IIQQIIQ", 1, 3, 0xA, 0xB, 1, 500, 0xC)
+QUERY = attr("iIIIQIIQ", 3, 6, 0, 0, 0xA, 3, 0, 0xB)
+KPROBES = attr("iiII", 3, 0, 42, 0) + attr("IIQQQ", 0, 3, 0xA, 0xB, 0xC)
+
+CUT, UNREADABLE, CHUNKED = PartState.CUT, PartState.UNREADABLE, PartState.CHUNKED
+AT_EXIT, TAIL = PartState.AT_EXIT, PartState.TAIL
+
+
+@pytest.mark.parametrize(
+    ("cmd", "entry", "slot", "memory", "shown"),
+    [
+        (1, ELEM, 8, blob(b"\0\xff"), {"key": {"hex": "00ff", "size": 2}}),
+        (2, ELEM, 16, blob(b""), {"value": {"hex": "", "size": 0}}),
+        (5, LOAD, 8, blob(b"\x95" + bytes(7)), {"insns": {"hex": "9500000000000000", "size": 8}}),
+        (5, LOAD, 16, blob(b"GPL\0"), {"license": {"text": "GPL", "size": 4}}),
+        (5, LOAD, 16, blob(b'a"\n\xff\0'), {"license": {"text": 'a"\\n\\377', "size": 5}}),
+        (5, LOAD, 32, blob(b"end\0", 4, TAIL),
+         {"log_buf": {"text": "end", "size": 4, "missing": ["cut_in_front"]}}),
+        (16, QUERY, 16, blob(attr("3I", 1, 2, 3)), {"prog_ids": {"values": [1, 2, 3], "size": 12}}),
+        (16, QUERY, 32, blob(attr("2I", 0, 3)),
+         {"prog_attach_flags": {
+             "values": [[], ["BPF_F_ALLOW_OVERRIDE", "BPF_F_ALLOW_MULTI"]], "size": 8}}),
+        (28, KPROBES, 24, blob(b"vfs_read\0\0", 2),
+         {"syms": {"values": ["vfs_read", ""], "size": 2}}),
+        (28, KPROBES, 40, blob(attr("2Q", 1, 1 << 63)),
+         {"cookies": {"values": ["0x1", "0x8000000000000000"], "size": 16}}),
+        # Why it is not all there.
+        (1, ELEM, 8, blob(b"ab", 9, CUT),
+         {"key": {"hex": "6162", "size": 9, "missing": ["cut"]}}),
+        (1, ELEM, 8, blob(b"", 9, UNREADABLE),
+         {"key": {"hex": "", "size": 9, "missing": ["unreadable"]}}),
+        (1, ELEM, 8, blob(b"a", 9, CHUNKED, read=5),
+         {"key": {"hex": "61", "size": 9, "missing": ["lost"]}}),
+        (1, ELEM, 8, blob(b"a", 9, CUT | UNREADABLE | CHUNKED | AT_EXIT, read=5),
+         {"key": {"hex": "61", "size": 9, "missing": ["cut", "unreadable", "lost"],
+                  "read_at_exit": True}}),
+        (1, ELEM, 8, blob(b"a", 1, AT_EXIT),
+         {"key": {"hex": "61", "size": 1, "read_at_exit": True}}),
+        (1, ELEM, 8, blob(b"a", 1, CHUNKED), {"key": {"hex": "61", "size": 1}}),
+        # Numbers that are not whole are left out.
+        (16, QUERY, 16, blob(attr("I", 7) + b"\1\2", 12, UNREADABLE),
+         {"prog_ids": {"values": [7], "size": 12, "missing": ["unreadable"]}}),
+    ],
+)  # fmt: skip
+def test_memory(cmd: int, entry: bytes, slot: int, memory: Blob, shown: JSON) -> None:
+    bpf = document_of(call_of(cmd, entry, memory={slot: memory}))["bpf"]
+    assert bpf["memory"] == shown
+    # The pointers are there all the same.
+    assert bpf["attr"] == document_of(call_of(cmd, entry))["bpf"]["attr"]
+
+
+def test_documents_have_all_of_it_whatever_lines_show() -> None:
+    memory = {16: blob(bytes(4096), 9000, CUT)}
+    shown = document_of(call_of(2, ELEM, memory=memory))["bpf"]["memory"]["value"]
+    assert shown == {"hex": "00" * 4096, "size": 9000, "missing": ["cut"]}
+
+
+def test_memory_of_an_attr_that_cannot_be_shown_is_not_shown_either() -> None:
+    bpf = document_of(call_of(2, ELEM[:-1], size=len(ELEM), memory={8: blob(b"a")}))["bpf"]
+    assert bpf["notes"] == ["attr_unreadable"]
+    assert "memory" not in bpf
+
+
+# --- Objects behind descriptors ----------------------------------------------------------
+
+MAP = {
+    "id": 12, "type": "BPF_MAP_TYPE_HASH", "name": "config", "key_size": 4, "value_size": 8,
+    "max_entries": 1024,
+}  # fmt: skip
+PROG = {"id": 31, "type": "BPF_PROG_TYPE_KPROBE", "name": "watch", "tag": "f0f1f2f3f4f5f6f7"}
+LINK = {"id": 4, "type": "BPF_LINK_TYPE_PERF_EVENT", "prog_id": 31}
+
+
+def objects_of(call: Call) -> JSON:
+    bpf = document_of(call)["bpf"]
+    return {key: bpf[key] for key in ("map", "prog", "link", "btf", "fd") if key in bpf}
+
+
+def test_the_object_that_a_call_is_about() -> None:
+    frozen = call_of(22, FREEZE, objects={0: map_of()})
+    assert objects_of(frozen) == {"map": MAP, "fd": [{"name": "map_fd", "kind": "map", "id": 12}]}
+    assert objects_of(call_of(22, FREEZE)) == {}
+
+
+def test_what_was_returned_comes_first() -> None:
+    entry = attr("12I16sII", *[0] * 12, b"", 0, 0) + attr("iIQIIQIIi", 3, 0, 0, 0, 0, 0, 0, 0, 4)
+    objects = {72: btf_of(), 112: prog_of(id=1), RESULT: prog_of()}
+    assert objects_of(call_of(5, entry, retval=6, objects=objects)) == {
+        "prog": PROG,
+        "btf": {"id": 7},
+        "fd": [
+            {"name": "result", "kind": "prog", "id": 31},
+            {"name": "prog_btf_fd", "kind": "btf", "id": 7},
+            {"name": "attach_prog_fd", "kind": "prog", "id": 1},
+        ],
+    }
+
+
+def test_objects_of_every_kind() -> None:
+    objects = {0: prog_of(), 4: map_of(), RESULT: link_of()}
+    found = objects_of(call_of(28, attr("iiII", 3, 4, 41, 0), retval=9, objects=objects))
+    assert (found["link"], found["prog"], found["map"]) == (LINK, PROG, MAP)
+    assert [fd["name"] for fd in found["fd"]] == ["result", "prog_fd", "target_fd"]
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "shown"),
+    [
+        (map_of(type=0xDEAD), "map", {"type": "0xdead"}),
+        (map_of(name=b"\x1b\n\xff"), "map", {"name": "\\33\\n\\377"}),
+        (prog_of(name=b""), "prog", {"name": ""}),
+    ],
+)
+def test_what_objects_are_called(found: Object, kind: str, shown: dict[str, JSON]) -> None:
+    document = objects_of(call_of(22, FREEZE, objects={0: found}))[kind]
+    assert document | shown == document
+
+
+def test_a_link_may_have_no_program() -> None:
+    call = call_of(34, attr("i", 3), objects={0: link_of(prog_id=0)})
+    assert "prog_id" not in objects_of(call)["link"]
+
+
+def test_a_returned_object_is_there_without_attr() -> None:
+    found = objects_of(call_of(13, size=4, retval=7, objects={RESULT: prog_of(), 0: map_of()}))
+    assert found == {"prog": PROG, "fd": [{"name": "result", "kind": "prog", "id": 31}]}
+
+
+# --- Who made it -------------------------------------------------------------------------
+
+
+def test_who_logged_in_is_there_if_somebody_did() -> None:
+    assert document_of(call_of(22, FREEZE))["bpf"]["process"]["login_uid"] == "1001"
+    nobody = call_of(22, FREEZE)._replace(login_uid=0xFFFF_FFFF)
+    assert "login_uid" not in document_of(nobody)["bpf"]["process"]
+
+
+def test_the_start_of_a_process_is_in_the_time_of_its_calls() -> None:
+    """The clock may be set while it lives, so both are told by the same one."""
+    call = call_of(22, FREEZE)
+    at = document_of(call, time_ns=5_000_000_007)
+    assert at["@timestamp"] == "1970-01-01T00:00:05.000000007Z"
+    assert at["process"]["start"] == "1970-01-01T00:00:04.700000003Z"
+
+
+def test_without_the_task_there_is_none_of_it() -> None:
+    document = document_of(without_task(call_of(22, FREEZE)))
+    assert document["process"].keys() == {"pid", "name", "thread"}
+    assert document["process"]["thread"].keys() == {"id", "name"}
+    assert document["user"].keys() == {"id", "group"}
+    assert document["bpf"]["process"].keys() == {"cgroup_id", "absent"}
+
+
 # --- Commands ----------------------------------------------------------------------------
 
 
@@ -302,8 +514,9 @@ def test_unknown_command() -> None:
 
 
 def test_command_that_only_the_kernel_knows() -> None:
-    event = Decoder({"bpf_cmd": {60: "BPF_NEW_COMMAND"}}).decode(call_of(60, FREEZE))
-    document = checked(ecs.event_document(event, ORIGIN, time_ns=0, sequence=1))
+    call = call_of(60, FREEZE)
+    event = Decoder({"bpf_cmd": {60: "BPF_NEW_COMMAND"}}).decode(call)
+    document = checked(ecs.event_document(event, process_of(call), ORIGIN, time_ns=0, sequence=1))
     assert document["event"]["action"] == "new_command"
     assert document["bpf"]["cmd"] == "BPF_NEW_COMMAND"
     assert document["bpf"]["notes"] == ["command_unknown"]
@@ -342,13 +555,14 @@ def test_a_hostile_name_is_spelled_out(comm: bytes, name: str) -> None:
     call = call_of(22, FREEZE, comm=comm)
     assert document_of(call)["process"]["name"] == name
     event = DECODER.decode(call)
-    line = ecs.json_line(ecs.event_document(event, ORIGIN, time_ns=0, sequence=1))
+    line = ecs.json_line(ecs.event_document(event, process_of(call), ORIGIN, time_ns=0, sequence=1))
     assert re.fullmatch(rb"[ -~]+\n", line)
 
 
 def test_a_document_is_one_line_of_json() -> None:
-    event = DECODER.decode(call_of(22, FREEZE))
-    document = ecs.event_document(event, ORIGIN, time_ns=0, sequence=1)
+    call = call_of(22, FREEZE)
+    event = DECODER.decode(call)
+    document = ecs.event_document(event, process_of(call), ORIGIN, time_ns=0, sequence=1)
     line = ecs.json_line(document)
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1

@@ -10,6 +10,7 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -18,10 +19,21 @@ from hypothesis import strategies as st
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import ecs, text, wire
-from bpfsnoop.events.call import COMMON_ATTRS, Call
+from bpfsnoop.events.call import (
+    COMMON_ATTRS,
+    RESULT,
+    Blob,
+    Call,
+    Object,
+    PartState,
+    Program,
+)
 from bpfsnoop.events.errors import WireError
 from bpfsnoop.events.event import Event
-from bpfsnoop.events.value import Xlat, escape, printable
+from bpfsnoop.events.process import Process
+from bpfsnoop.events.value import Style, Xlat, escape, printable
+from bpfsnoop.tracer.assembly import Assembly
+from calls import call_of, call_record, process_of, process_record, records_of
 from documents import ORIGIN, VALIDATOR
 
 fuzz = settings(max_examples=800, deadline=None)
@@ -48,6 +60,30 @@ RETVAL = st.one_of(st.integers(-600, 5), S64)
 COMM = st.binary(max_size=16)
 
 
+NAME = st.binary(max_size=16).map(lambda name: name.partition(b"\0")[0])
+OBJECT = st.builds(
+    Object,
+    st.integers(1, 4),
+    U32,
+    WORD,
+    U32,
+    U32,
+    U32,
+    U32,
+    NAME,
+    st.binary(min_size=8, max_size=8),
+)
+
+
+@st.composite
+def blobs(draw: st.DrawFn) -> Blob:
+    """Memory as the kernel program describes it, or nearly."""
+    data = draw(st.binary(max_size=80) | st.just(b"\x95\0\0\0\0\0\0\0" * 40))
+    state = draw(st.integers(0, 31))
+    lost = draw(st.integers(0, 1)) * draw(st.integers(0, 5)) if state & PartState.CHUNKED else 0
+    return Blob(data, draw(st.just(len(data)) | U64), state, len(data) + lost)
+
+
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
     """Any call that the kernel programs could record, and some that they could not."""
@@ -56,14 +92,19 @@ def calls(draw: st.DrawFn) -> Call:
     size = draw(st.one_of(st.just(len(entry)), st.integers(0, 180), st.just(4097), U32))
     cmd = draw(COMMAND)
     common = cmd & COMMON_ATTRS
+    slots = sorted(slots_of(cmd & ~COMMON_ATTRS)) or [0]
+    slot = st.sampled_from(slots)
     return Call(
         cpu=draw(U32),
         start_ns=draw(U64),
         duration_ns=draw(U64),
         retval=draw(RETVAL),
-        cgroup_id=draw(U64),
         attr_addr=draw(st.one_of(st.just(0x7FFE_0000), U64)),
         common_addr=draw(U64) if common else 0,
+        cgroup_id=draw(U64),
+        process_start_ns=draw(st.just(0) | U64),
+        exec_id=draw(U64),
+        capabilities=draw(U64),
         common_size=draw(U32) if common else 0,
         cmd=cmd,
         size=size,
@@ -71,57 +112,109 @@ def calls(draw: st.DrawFn) -> Call:
         tid=draw(U32),
         uid=draw(U32),
         gid=draw(U32),
+        euid=draw(U32),
+        login_uid=draw(st.just((1 << 32) - 1) | U32),
+        parent_tgid=draw(U32),
+        pid_namespace=draw(U32),
+        mount_namespace=draw(U32),
+        flags=draw(U32),
         comm=draw(COMM).partition(b"\0")[0],
         entry=entry[:size],
         exit=exit_[:size],
+        objects=draw(st.dictionaries(slot | st.just(RESULT), OBJECT, max_size=3)),
+        memory=draw(st.dictionaries(slot, blobs(), max_size=4)),
     )
 
 
-LAYOUT = "@IIQQqQQQIIIIIIIII16sI"
-FIXED = struct.calcsize(LAYOUT)
+@cache
+def slots_of(cmd: int) -> set[int]:
+    """The offsets in attr at which something may be described."""
+    command = COMMANDS.get(cmd)
+    if command is None:
+        return set()
+    layouts = [command.layout, *(layout for _, layout in command.arm_layouts)]
+    return {slot.offset for layout in layouts for slot in layout.slots}
 
 
-def packed(call: Call) -> bytes:
-    """The record that ``struct call_record`` of wire.h would be."""
-    *fixed, comm, entry, exit_ = call
-    head = struct.pack(LAYOUT, 1, *fixed, len(entry), len(exit_), comm, 0)
-    return head + entry + exit_
+def assembled(records: list[bytes]) -> list[Call]:
+    assembly = Assembly()
+    return [call for record in records if (call := assembly.feed(record))]
 
 
 @fuzz
 @given(calls(), st.binary(max_size=8))
-def test_a_record_gives_back_the_call_whatever_follows_it(call: Call, padding: bytes) -> None:
-    assert wire.parse(packed(call) + padding) == call
+def test_records_give_back_the_call_whatever_follows_them(call: Call, padding: bytes) -> None:
+    assert assembled([record + padding for record in records_of(call)]) == [call]
+
+
+PROGRAM = st.builds(
+    Program, U32, U64, U64, U64, U64, U64, U32, U32, NAME,
+    st.just(b"/usr/bin/x") | st.just(b"/\xff\x1b"), st.binary(max_size=40),
+)  # fmt: skip
+
+
+@fuzz
+@given(PROGRAM, st.binary(max_size=8))
+def test_a_record_gives_back_the_process(program: Program, padding: bytes) -> None:
+    flags = program.flags & ~(wire.PROCESS_EXE_PSEUDO | wire.PROCESS_EXE_CUT)
+    program = program._replace(flags=flags)
+    assert wire.parse(process_record(program) + padding) == program
 
 
 def _overwritten(record: bytes, at: int, data: bytes) -> bytes:
+    at = min(at, len(record))
     return record[:at] + data + record[at + len(data) :]
 
 
+ANY_RECORD = st.one_of(
+    calls().flatmap(lambda call: st.sampled_from(records_of(call))), PROGRAM.map(process_record)
+)
 RECORDS = st.one_of(
     st.binary(max_size=400),
-    st.builds(_overwritten, calls().map(packed), st.integers(0, FIXED), st.binary(max_size=8)),
-)
+    st.builds(lambda kind, rest: struct.pack("=I", kind) + rest, st.integers(1, 3),
+              st.binary(max_size=400)),
+    st.builds(_overwritten, ANY_RECORD, st.integers(0, 400), st.binary(max_size=8)),
+    st.builds(_overwritten, ANY_RECORD, st.integers(0, 400), st.just(b"\xff" * 4)),
+)  # fmt: skip
 
 
 @fuzz
 @given(RECORDS)
 def test_other_bytes_are_refused_and_nothing_worse(record: bytes) -> None:
     try:
-        call = wire.parse(record)
+        thing = wire.parse(record)
     except WireError:
         return
-    up_to_comm = FIXED - 20
-    assert packed(call)[:up_to_comm] == record[:up_to_comm]
+    if isinstance(thing, Call):
+        packed = call_record(thing, b"")
+        assert packed[: -16 - 4] == record[: len(packed) - 16 - 4], "all but parts_len and comm"
+        shown(thing)
+    elif isinstance(thing, Program):
+        who = Process(thing.tgid, thing.start_ns, thing, None)
+        assert VALIDATOR.is_valid(documented(CALL, who))
+    else:
+        assert thing.data in record
 
 
 @fuzz
-@given(calls(), st.data())
-def test_a_record_that_is_cut_short_is_refused(call: Call, data: st.DataObject) -> None:
-    record = packed(call)
+@given(ANY_RECORD, st.data())
+def test_a_record_that_is_cut_short_is_refused(record: bytes, data: st.DataObject) -> None:
     length = data.draw(st.integers(0, len(record) - 1))
     with pytest.raises(WireError):
         wire.parse(record[:length])
+
+
+@given(st.lists(RECORDS, max_size=10))
+def test_any_records_are_put_together_or_refused(records: list[bytes]) -> None:
+    assembly = Assembly()
+    for record in records:
+        try:
+            call = assembly.feed(record)
+        except WireError:
+            continue
+        if call:
+            assembly.program(call)
+            shown(call)
 
 
 NAMES: Mapping[str, Mapping[int, str]] = {
@@ -138,13 +231,43 @@ def events_of(call: Call) -> list[Event]:
     return [decoder.decode(call) for decoder in DECODERS]
 
 
+STYLES = [
+    Style(xlat, verbose, strings)
+    for xlat in Xlat
+    for verbose in (False, True)
+    for strings in (0, 1, 32, 1 << 20)
+]
+CALL = call_of(22, b"\3\0\0\0")
+
+
+def documented(call: Call, who: Process, message: str = "") -> ecs.Document:
+    """As its reader has it."""
+    document = ecs.event_document(
+        DECODERS[0].decode(call), who, ORIGIN, time_ns=0, sequence=1, message=message
+    )
+    line = ecs.json_line(document)
+    assert re.fullmatch(rb"[ -~]+\n", line)
+    read: ecs.Document = json.loads(line)
+    assert read == document
+    return read
+
+
+def shown(call: Call) -> None:
+    """A line in every style and a document: neither crashes, nor is it more than a line."""
+    for event in events_of(call):
+        for style in STYLES:
+            assert ONE_LINE.fullmatch(text.call(event, style))
+        assert ONE_LINE.fullmatch(text.result(event))
+    read = documented(call, process_of(call))
+    assert VALIDATOR.is_valid(read), [error.message for error in VALIDATOR.iter_errors(read)]
+
+
 @fuzz
 @given(calls())
 def test_any_call_has_a_line_of_printable_ascii(call: Call) -> None:
     for event in events_of(call):
-        for xlat in Xlat:
-            for verbose in (False, True):
-                assert ONE_LINE.fullmatch(text.call(event, xlat, verbose=verbose))
+        for style in STYLES:
+            assert ONE_LINE.fullmatch(text.call(event, style))
         assert ONE_LINE.fullmatch(text.result(event))
 
 
@@ -154,9 +277,9 @@ def test_any_call_has_a_document_that_the_schema_allows(
     call: Call, time_ns: int, sequence: int
 ) -> None:
     for event in events_of(call):
-        message = f"{text.call(event, verbose=True)} = {text.result(event)}"
+        message = f"{text.call(event, Style(verbose=True))} = {text.result(event)}"
         document = ecs.event_document(
-            event, ORIGIN, time_ns=time_ns, sequence=sequence, message=message
+            event, process_of(call), ORIGIN, time_ns=time_ns, sequence=sequence, message=message
         )
         line = ecs.json_line(document)
         assert re.fullmatch(rb"[ -~]+\n", line)

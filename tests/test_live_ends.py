@@ -34,7 +34,9 @@ from running import (
 
 pytestmark = pytest.mark.live
 
-LINE = re.compile(r".+\[\d+\] bpf\(.+\) += .+")
+LINE = re.compile(r".+\[\d+\] bpf\(.+\) += .+|--- .+\[\d+\] \{.+\} ---")
+"""A call, or who it is that makes the next ones."""
+
 SAID = re.compile(
     rf"bpfsnoop: ({re.escape(STARTED)} .+; Ctrl-C ends it|lost \d+ of \d+ calls .+"
     r"|\d+ calls had begun but not returned, .+|the kernel left out \d+ runs of a probe, .+)"
@@ -105,7 +107,7 @@ def test_a_signal_goes_to_the_command(number: signal.Signals) -> None:
     """Whose own end then ends the tracing, so that its last calls are not missed."""
     last = f"{_shell('count', '1')} >/dev/null; kill $!; exit 3"
     script = f"trap '{last}' INT TERM; sleep 60 & echo ready; wait"
-    with Tracer("--", "sh", "-c", script) as tracer:
+    with Tracer("-q", "--", "sh", "-c", script) as tracer:
         tracer.read_until(tracer.process.stdout, "ready")
         finished = tracer.stop(number)
     assert (finished.status, finished.err) == (3, "")

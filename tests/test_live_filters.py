@@ -2,6 +2,7 @@
 """Filters: who is traced, and which calls; told apart in the kernel where it can be done there."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -10,9 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
+import stimulus
 from bpfsnoop.events.value import printable
 from running import (
+    COMM,
     NOBODY,
+    STIMULUS,
     Document,
     Finished,
     Stimulus,
@@ -222,7 +226,7 @@ def test_hostile_names_are_harmless(host: Host) -> None:
     pid = document["process"]["pid"]
     assert document["process"]["name"] == r'\33[31m\n"\377\\x'
     options = "--comm", os.fsdecode(HOSTILE), "-p", f"{pid},1"
-    finished = bpfsnoop_run("replay", host.recording, *options)
+    finished = bpfsnoop_run("replay", "-q", host.recording, *options)
     (line,) = finished.lines
     assert line.startswith(rf'\33[31m\n"\377\\x[{pid}] bpf(BPF_MAP_CREATE, ')
     assert line.isprintable()
@@ -345,3 +349,150 @@ def test_the_tracer_ends_when_the_last_of_its_processes_does(processes: Processe
             "two": f"processes {pids['family']}, {pids['other']} and children",
         }.items()
     }
+
+
+# --- Cgroups and pid namespaces ----------------------------------------------------------
+
+
+class Places(NamedTuple):
+    """Processes in a cgroup, below it and outside; one of them in a pid namespace too."""
+
+    made: Mapping[str, list[MadeCall]]
+    traces: Mapping[str, Trace]
+
+
+IN_PLACES: Mapping[str, list[str]] = {
+    "cgroup": ["in", "below", "apart"],
+    "relative": ["in", "below", "apart"],
+    "below": ["below"],
+    "both": ["in", "below", "apart", "outside"],
+    "cgroup and pid": ["in"],
+    "cgroup and other pid": [],
+    "cgroup and user": ["in", "below", "apart"],
+    "cgroup and other user": [],
+    "cgroup and name": ["in", "below", "apart"],
+    "cgroup and other name": [],
+    "pidns": ["apart"],
+    "pidns file": ["apart"],
+    "our pidns": ["in", "below", "outside"],
+    "our pidns and cgroup": ["in", "below"],
+    "pidns and other cgroup": [],
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    directory = tmp_path_factory.mktemp("places")
+    with ExitStack() as stack:
+        cgroup = stack.enter_context(stimulus.temporary_cgroup())
+        below = stack.enter_context(stimulus.temporary_cgroup(cgroup))
+        elsewhere = stack.enter_context(stimulus.temporary_cgroup())
+        sleepy = {
+            name: stack.enter_context(Stimulus("sleepy", under=under))
+            for name, under in {
+                "in": (), "below": (), "outside": (),
+                "apart": ("unshare", "-p", "-f", "--kill-child"),
+            }.items()
+        }  # fmt: skip
+        pids = {name: each.pid for name, each in sleepy.items()}
+        children = f"/proc/{pids['apart']}/task/{pids['apart']}/children"
+        pids["apart"] = int(Path(children).read_text())
+        homes = {"in": cgroup, "below": below, "outside": elsewhere, "apart": cgroup}
+        for name, home in homes.items():
+            (home / "cgroup.procs").write_text(str(pids[name]))
+        relative = str(cgroup.relative_to(stimulus.cgroup_root()))
+        inside, our = ("--cgroup", str(cgroup)), ("--pidns", str(os.getpid()))
+        options = {
+            "cgroup": inside,
+            "relative": ("--cgroup", relative),
+            "below": ("--cgroup", f"/{relative}/{below.name}"),
+            "both": (*inside, "--cgroup", str(elsewhere)),
+            "cgroup and pid": (*inside, "-p", f"{pids['in']},{pids['outside']}"),
+            "cgroup and other pid": (*inside, "-p", f"{pids['outside']}"),
+            "cgroup and user": (*inside, "-u", "root"),
+            "cgroup and other user": (*inside, "-u", str(NOBODY)),
+            "cgroup and name": (*inside, "--comm", COMM),
+            "cgroup and other name": (*inside, "--comm", "nobody is called so"),
+            "pidns": ("--pidns", str(pids["apart"])),
+            "pidns file": ("--pidns", f"/proc/{pids['apart']}/ns/pid"),
+            "our pidns": our,
+            "our pidns and cgroup": (*our, *inside),
+            "pidns and other cgroup": ("--pidns", str(pids["apart"]), "--cgroup", str(below)),
+        }
+        assert set(options) == set(IN_PLACES)
+        tracers = {
+            name: stack.enter_context(Tracer("--json", "-o", directory / name, *wanted))
+            for name, wanted in options.items()
+        }
+        for tracer in tracers.values():
+            tracer.ready()
+        made = {name: each.poke(2) for name, each in sleepy.items()}
+        # It knows itself by another number.
+        made["apart"] = [
+            call._replace(tgid=pids["apart"], tid=pids["apart"]) for call in made["apart"]
+        ]
+        for tracer in tracers.values():
+            assert tracer.stop().status == 0
+    return Places(made, {name: Trace.of((directory / name).read_bytes()) for name in tracers})
+
+
+@pytest.mark.parametrize("name", IN_PLACES)
+def test_only_those_in_this_place_are_traced(places: Places, name: str) -> None:
+    pids = {made[0].tgid for made in places.made.values()}
+    expected = [identity(made) for who in IN_PLACES[name] for made in places.made[who]]
+    trace = places.traces[name]
+    assert sorted(map(identity, trace.of_processes(pids))) == sorted(expected)
+    if "our pidns" not in name:  # which others of this host are in as well
+        assert (trace.seen, trace.lost) == (len(expected), 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    {
+        ("--cgroup", "/no/such"): r"--cgroup: '/no/such' is not a cgroup: there is no such"
+        r" directory under '.+', where cgroup2 is mounted",
+        ("--cgroup", "/etc"): r"--cgroup: '/etc' is not a cgroup: .+",
+        ("--pidns", "4194304"): r"--pidns: cannot look at /proc/4194304/ns/pid: No such file"
+        r" or directory",
+        ("--pidns", "/proc/self/ns/mnt"): r"--pidns: /proc/self/ns/mnt is not a pid namespace: give"
+        r" a PID or /proc/PID/ns/pid",
+        ("--pidns", "/etc/passwd"): r"--pidns: /etc/passwd is not a pid namespace: .+",
+        ("--pidns", "/etc"): r"--pidns: /etc is not a pid namespace: .+",
+    }.items(),
+)
+def test_a_wrong_place_is_said_so(options: tuple[str, ...], complaint: str) -> None:
+    finished = bpfsnoop_run(*options, "-d", "100ms")
+    assert re.fullmatch(f"bpfsnoop: {complaint}", finished.complaint)
+    assert finished.status == 1
+
+
+# --- More threads than the kernel program keeps ------------------------------------------
+
+
+def test_many_threads_at_a_time(tmp_path: Path) -> None:
+    """700 of them live while each makes calls, several times in turn."""
+    out = tmp_path / "out"
+    finished = bpfsnoop_run("--json", "-o", out, "--", *STIMULUS, "crowd", "700")
+    assert finished.status == 0
+    made = calls_of(finished.out)
+    assert len(made) == 2100
+    trace = Trace.of(out.read_bytes(), validate_each=50)
+    loss = trace.loss["bpf"]["loss"]
+    assert trace.seen == 2100
+    assert loss["unfinished"] == 0
+    assert trace.seen == len(trace.events) + trace.lost
+    assert {*map(identity, trace.events)} <= {*map(identity, made)}
+    if not trace.lost:
+        assert sorted(map(identity, trace.events)) == sorted(map(identity, made))
+    assert len({d["process"]["entity_id"] for d in trace.events}) == 1
+
+
+def test_threads_leave_room_for_others(tmp_path: Path) -> None:
+    """Those that ended do not stay in the table."""
+    out = tmp_path / "out"
+    script = f"for i in 1 2 3 4; do {' '.join(STIMULUS)} threads 300; done"
+    finished = bpfsnoop_run("--json", "--strict", "-o", out, "--", "sh", "-c", script)
+    assert (finished.status, finished.err) == (0, "")
+    trace = Trace.of(out.read_bytes(), validate_each=50)
+    assert sorted(map(identity, trace.events)) == sorted(map(identity, calls_of(finished.out)))
+    assert (trace.seen, trace.lost) == (1200, 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bpfsnoop.tracer import installed
 from running import ROOT
 
 # Left behind by tools, or not of this project.
@@ -54,7 +55,7 @@ def test_all_code_is_installed_and_no_tests(wheel: zipfile.ZipFile) -> None:
 
 
 def test_all_data_is_installed_unchanged(wheel: zipfile.ZipFile) -> None:
-    """The kernel program with its eight stub headers and wire.h, the defaults, the schema."""
+    """The kernel program with its headers, eight stubs and wire.h, the defaults, the schema."""
     kernel = ROOT / "tracer" / "kernel"
     headers = [*(kernel / "include").rglob("*.h")]
     assert len(headers) == 8
@@ -62,7 +63,7 @@ def test_all_data_is_installed_unchanged(wheel: zipfile.ZipFile) -> None:
         ROOT / "config.yaml",
         ROOT / "events" / "wire.h",
         ROOT / "events" / "schema.json",
-        *kernel.glob("*.c"),
+        *kernel.glob("*.[ch]"),
         *headers,
     ]
     assert {name for name in _installed(wheel) if not name.endswith(".py")} == {
@@ -99,3 +100,5 @@ def test_it_runs_from_the_wheel_alone(wheel: zipfile.ZipFile, tmp_path: Path) ->
         first, _, rest = shown.stdout.decode().partition("\n")
         assert Path(first).is_relative_to(tmp_path)
         assert rest
+        if argument == "--ebpf":
+            assert rest == installed.kernel_program()

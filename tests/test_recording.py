@@ -16,18 +16,44 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bpfsnoop.events import wire
-from bpfsnoop.events.call import Call, CommandCount, Totals
+from bpfsnoop.decoders.decode import Decoder
+from bpfsnoop.events import ecs, wire
+from bpfsnoop.events.call import Call, CommandCount, PartState, Totals
+from bpfsnoop.events.ecs import Origin
 from bpfsnoop.events.errors import RecordingError
+from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
+from bpfsnoop.events.process_document import line as process_line
+from bpfsnoop.tracer.callers import Key
 from bpfsnoop.tracer.cli import main
-from bpfsnoop.tracer.recording import CALL, CLOCK, END, HEADER, Header, Recorder, Recording
-from bpfsnoop.tracer.source import Replay
-from calls import call_of
-from documents import VALIDATOR
+from bpfsnoop.tracer.recording import (
+    CALL,
+    CLOCK,
+    END,
+    HEADER,
+    PROCESS,
+    Frame,
+    Header,
+    Recorder,
+    Recording,
+    parse_process,
+)
+from bpfsnoop.tracer.source import Live, Replay
+from calls import (
+    blob,
+    call_of,
+    process_of,
+    process_record,
+    program_of,
+    record_of,
+    records_of,
+    without_task,
+)
+from documents import VALIDATOR, document_of
 
 MAGIC = b"\x93bpfsnoop recording 1\n"
 KERNEL_NAMES = {"bpf_cmd": {0: "BPF_MAP_CREATE", 70: "BPF_MAP_TELEPORT"}}
-ABOUT = Header("Linux 6.1 x86_64", "host", "0123", "tracepoint", KERNEL_NAMES)
+BOOT_ID = "8a7e5b1c-0d2f-4e3a-9b6c-112233445566"
+ABOUT = Header("Linux 6.1 x86_64", "host", "0123", BOOT_ID, "tracepoint", KERNEL_NAMES)
 TOTALS = Totals({0: CommandCount(5, 2), 63: CommandCount(1, 0)}, 0, 0, 0, 1_700_000_000 * 10**9)
 
 CALLS = [
@@ -36,12 +62,6 @@ CALLS = [
     call_of(70, b"", attr_addr=0),
     call_of(5, bytes(range(100)), comm=b"\x1b[2J"),
 ]
-
-
-def _record(call: Call) -> bytes:
-    *fixed, comm, entry, exit_ = call
-    head = wire.CALL_RECORD.pack(wire.RECORD_CALL, *fixed, len(entry), len(exit_), comm, 0)
-    return head + entry + exit_
 
 
 def _frame(kind: bytes, payload: bytes) -> bytes:
@@ -53,9 +73,9 @@ def _recorded() -> bytes:
     file = io.BytesIO()
     recorder = Recorder(file, ABOUT)
     recorder.clock(100)
-    recorder.calls([_record(CALLS[0]), _record(CALLS[1])])
+    recorder.calls([record_of(CALLS[0]), record_of(CALLS[1])])
     recorder.clock(-200)
-    recorder.calls([_record(CALLS[2]), _record(CALLS[3])])
+    recorder.calls([record_of(CALLS[2]), record_of(CALLS[3])])
     recorder.end(TOTALS)
     return file.getvalue()
 
@@ -74,7 +94,7 @@ def _replayed(data: bytes) -> tuple[list[Call], str]:
         source = Replay(io.BytesIO(data), "FILE")
     except RecordingError as error:
         return [], str(error)
-    calls = [call for batch in source.batches() for call in batch.calls]
+    calls = [call for batch in source.batches() for call, _ in batch.calls]
     return calls, source.end().problem
 
 
@@ -90,9 +110,10 @@ def test_what_was_recorded_is_read() -> None:
 
 def test_a_replay_is_the_run() -> None:
     source = Replay(io.BytesIO(RECORDED), "FILE")
-    assert source.origin == ("host", "0123", "tracepoint")
+    assert source.origin == Origin("host", "0123", "tracepoint", BOOT_ID)
     assert source.kernel_names == KERNEL_NAMES
-    batches = [(calls, offset) for calls, offset in source.batches() if calls]
+    batches = [([seen.call for seen in batch], offset)
+               for batch, offset in source.batches() if batch]  # fmt: skip
     assert batches == [(CALLS[:2], 100), (CALLS[2:], -200)]
     assert source.end() == (TOTALS, "")
 
@@ -100,7 +121,7 @@ def test_a_replay_is_the_run() -> None:
 def test_a_long_recording_is_not_read_at_once() -> None:
     file = io.BytesIO()
     recorder = Recorder(file, ABOUT)
-    recorder.calls([_record(CALLS[1])] * 10_000)
+    recorder.calls([record_of(CALLS[1])] * 10_000)
     recorder.end(TOTALS)
     batches = [calls for calls, _ in Replay(io.BytesIO(file.getvalue()), "FILE").batches()]
     assert sum(map(len, batches)) == 10_000
@@ -111,7 +132,7 @@ def test_enough_is_enough_but_the_totals_are_those_of_the_run() -> None:
     source = Replay(io.BytesIO(RECORDED), "FILE")
     seen = []
     for calls, _ in source.batches():
-        seen += calls
+        seen += [call for call, _ in calls]
         if seen:
             source.finish()
     assert seen == CALLS[:2]
@@ -228,6 +249,8 @@ NONSENSE = "FILE: has a header that makes no sense"
         {"hostname": None},
         {"hostname": "\ud800"},
         {"host_id": 7},
+        {"boot_id": b"\x1b".decode()},
+        {"boot_id": None},
         {"probe": ["tracepoint"]},
         {"probe": "\x1b[2J"},
         {"kernel_names": []},
@@ -242,7 +265,10 @@ NONSENSE = "FILE: has a header that makes no sense"
 )
 def test_a_header_that_makes_no_sense(changes: dict[str, Any]) -> None:
     """Nothing of it reaches a terminal, a document or a crash."""
-    assert _replayed(MAGIC + _header(**changes) + _frame(CALL, _record(CALLS[2]))) == ([], NONSENSE)
+    assert _replayed(MAGIC + _header(**changes) + _frame(CALL, record_of(CALLS[2]))) == (
+        [],
+        NONSENSE,
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,7 +311,9 @@ def test_an_end_that_makes_no_sense(end: object) -> None:
     ("frame", "problem"),
     [
         (_frame(CLOCK, b"1234567"), "has a clock record of the wrong size"),
-        (_frame(CALL, b""), f"a record of 0 bytes; the shortest has {wire.CALL_RECORD.size}"),
+        (_frame(CALL, b""), "a record of 0 bytes"),
+        (_frame(CALL, struct.pack("=I", 1)),
+         f"a call of 4 bytes; the shortest has {wire.CALL_RECORD.size}"),
         (_frame(CALL, struct.pack("=I", 9).ljust(wire.CALL_RECORD.size, b"\0")),
          "a record of unknown kind 9"),
     ],
@@ -303,6 +331,23 @@ JSON = st.recursive(
 
 
 @settings(deadline=None)
+@given(JSON, st.none() | st.sampled_from(list(Surroundings._fields)))
+@example({"news": "unreadable"}, "missing")
+def test_any_process_is_read_or_refused(value: object, name: str | None) -> None:
+    payload = value if name is None else _process_payload(**{name: value})
+    try:
+        _, surroundings = parse_process(json.dumps(payload).encode(), "FILE")
+    except RecordingError:
+        return
+    process = process_of(CALLS[1], None, surroundings)
+    document = document_of(CALLS[1], process)
+    line = process_line(process, b"loader", 0)
+    assert line.isascii()
+    assert line.isprintable()
+    assert document["process"]["pid"] == 1_234
+
+
+@settings(deadline=None)
 @given(JSON, st.sampled_from(["wire", "byteorder", *Header._fields]))
 def test_any_header_is_read_or_refused(value: object, key: str) -> None:
     try:
@@ -310,9 +355,181 @@ def test_any_header_is_read_or_refused(value: object, key: str) -> None:
     except RecordingError:
         return
     names = [name for constants in header.kernel_names.values() for name in constants.values()]
-    for text in (header.hostname, header.host_id, header.probe, *names):
+    for text in (header.hostname, header.host_id, header.boot_id, header.probe, *names):
         assert text.isascii()
         assert text.isprintable()
+
+
+# --- Who made the calls ------------------------------------------------------------------
+
+SURROUNDINGS = Surroundings(
+    args=(b"loader", b"-v", b"\xff\0"),
+    args_cut=False,
+    cwd=b"/root \x80",
+    ancestors=(Ancestor(1_200, b"bash", b"/bin/bash", 30), Ancestor(1, b"init", None, 0)),
+    ancestors_cut=False,
+    cgroup=b"/docker/x",
+    container=Container("0123456789abcdef" * 4, "docker", ""),
+    missing={},
+)
+UNKNOWN = Surroundings(
+    None, args_cut=False, cwd=None, ancestors=(), ancestors_cut=False, cgroup=None,
+    container=None, missing={"args": Missing.GONE, "ancestors": Missing.REPLACED},
+)  # fmt: skip
+
+
+class FakeRing:
+    """Gives what the kernel program sent, in as many batches as there are lists."""
+
+    def __init__(self, batches: list[list[bytes]]) -> None:
+        self._batches = iter(batches)
+
+    def drain(self, limit: int) -> list[bytes]:
+        return next(self._batches, [])
+
+
+class FakeProgram:
+    def __init__(self, batches: list[list[bytes]]) -> None:
+        self.ring = FakeRing(batches)
+
+    def stop(self) -> None:
+        pass
+
+    def totals(self, time_ns: int) -> Totals:
+        return Totals({0: CommandCount(1000, 0)}, 0, 0, 0, time_ns)
+
+
+class FakeWatch:
+    over = True
+
+
+class FakeProc:
+    """Finds each time something else, as it would of a process that changes.
+
+    But not of one whose start is not known, which is looked up again for each call.
+    """
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def surroundings(self, pid: int, start_ns: int, cgroup_id: int, exec_id: int) -> Surroundings:
+        self._asked += 1
+        number = self._asked if start_ns else pid
+        return SURROUNDINGS._replace(cwd=b"/%d" % number) if number % 3 else UNKNOWN
+
+
+def _live(batches: list[list[bytes]], file: io.BytesIO, proc: FakeProc) -> Live:
+    program: Any = FakeProgram(batches)
+    watch: Any = FakeWatch()
+    looks: Any = proc
+    return Live(program, KERNEL_NAMES, watch, looks, file)
+
+
+def _documents(source: Live | Replay) -> list[ecs.Document]:
+    decoder = Decoder(source.kernel_names)
+    return [
+        ecs.event_document(
+            decoder.decode(call), process, source.origin, time_ns=call.start_ns, sequence=1
+        )
+        for seen, _ in source.batches()
+        for call, process in seen
+    ]
+
+
+def _another(call: Call, number: int) -> Call:
+    """The same of another process; every third is on a kernel that does not tell."""
+    call = call._replace(tgid=number, process_start_ns=number, tid=number)
+    return call if number % 3 else without_task(call)
+
+
+LONG = call_of(5, bytes(range(256)) * 3, memory={8: blob(b"insn" * 4000, state=PartState.CHUNKED)})
+
+
+def test_a_replay_is_the_run_document_for_document() -> None:
+    """With chunks, processes that are told once, twice or never, and what /proc said."""
+    calls = [_another(call, number) for number in range(1, 8) for call in (*CALLS, LONG)]
+    told = [
+        process_record(program_of(tgid=call.tgid, start_ns=call.process_start_ns))
+        for call in calls
+        if call.tgid % 2
+    ]
+    records = [record for call in calls for record in records_of(call)]
+    file, proc = io.BytesIO(), FakeProc()
+    live = _documents(_live([told, records[:9], records[9:], [*told, *records]], file, proc))
+    assert len(live) == 2 * len(calls)
+    found = [document["bpf"]["process"] for document in live]
+    assert {about.get("absent", {}).get("ancestors") for about in found} >= {None, "pid_reused"}
+    file.seek(0)
+    source = Replay(file, "FILE")
+    assert _documents(source) == live
+    assert source.end().problem == ""
+
+
+@pytest.mark.parametrize("surroundings", [SURROUNDINGS, UNKNOWN])
+def test_what_was_found_out_is_read_as_it_was_written(surroundings: Surroundings) -> None:
+    file = io.BytesIO()
+    key = Key(1_234, 700_000_003, 5, (1 << 64) - 1)
+    Recorder(file, ABOUT).process(key, surroundings)
+    file.seek(0)
+    (frame,) = _frames_of(file)
+    assert frame.kind == PROCESS
+    assert parse_process(frame.payload, "FILE") == (key, surroundings)
+
+
+def _frames_of(file: io.BytesIO) -> list[Frame]:
+    frames: list[Frame] = []
+    with pytest.raises(RecordingError, match="has no end"):
+        frames.extend(Recording(file, "FILE").frames())
+    return frames
+
+
+PLAIN: dict[str, Any] = {
+    "args": None, "args_cut": False, "cwd": None, "ancestors": [], "ancestors_cut": False,
+    "cgroup": None, "container": None, "missing": {},
+}  # fmt: skip
+KEY = [1, 2, 3, 4]
+
+
+def _process_payload(key: object = KEY, **changes: object) -> object:
+    return [*key, list((PLAIN | changes).values())] if isinstance(key, list) else key
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        None, {}, [], 5, KEY, [*KEY, []], [*KEY, 5], [*KEY, None],
+        _process_payload([1, 2, 3]),
+        _process_payload([1, 2, 3, 4, 5]),
+        _process_payload([1, 2, 3, -1]),
+        _process_payload([1, 2, 3, 1 << 64]),
+        _process_payload([1, 2, 3, 1.5]),
+        _process_payload([1, 2, 3, "4"]),
+        _process_payload(args=[5]),
+        _process_payload(args=["\u20ac"]),
+        _process_payload(args=5),
+        _process_payload(cwd=5),
+        _process_payload(cwd="\ud800"),
+        _process_payload(cgroup=["/"]),
+        _process_payload(ancestors=None),
+        _process_payload(ancestors=[[1, "init", None]]),
+        _process_payload(ancestors=[[-1, "init", None, 0]]),
+        _process_payload(ancestors=[[1, None, None, 0]]),
+        _process_payload(ancestors=[[1, "init", 5, 0]]),
+        _process_payload(ancestors=[[1, "init", None, 1 << 64]]),
+        _process_payload(container=["id"]),
+        _process_payload(container=["\u001b[2J", "docker", ""]),
+        _process_payload(container=[5, "docker", ""]),
+        _process_payload(missing=[]),
+        _process_payload(missing={"args": "a whim"}),
+        _process_payload(missing={"args": None}),
+        _process_payload(missing={"\u001b[2J": "unreadable"}),
+    ],
+)  # fmt: skip
+def test_a_process_that_makes_no_sense(process: object) -> None:
+    start = FRAMES[4][0]
+    frame = _frame(PROCESS, json.dumps(process).encode())
+    problem = "FILE: has a process that makes no sense"
+    assert _replayed(RECORDED[:start] + frame) == (CALLS[:2], problem)
 
 
 # --- As the user sees it -----------------------------------------------------------------
@@ -336,6 +553,8 @@ def test_a_replay_shows_what_was_recorded(
 ) -> None:
     status, lines, err = _shown(capfd, recording, "-a", "0")
     assert status == 0
+    who, *lines = lines
+    assert who == "--- loader[1234] {uid=1000} ---"
     assert [line.split("(")[1].split(",")[0] for line in lines] == [
         "BPF_MAP_CREATE", "BPF_MAP_FREEZE", "BPF_MAP_TELEPORT", "BPF_PROG_LOAD",
     ]  # fmt: skip
@@ -367,7 +586,7 @@ def test_what_is_whole_is_shown_and_the_rest_told(
     for options in ((), ("--json",), ("--strict",)):
         status, lines, err = _shown(capfd, recording, *options)
         assert status == 1
-        assert len(lines) == 2
+        assert len(lines) == 2 + (options != ("--json",))  # the process, then its calls
         assert err.startswith(f"bpfsnoop: {recording}: ")
         assert err.endswith(f"byte {at}{' on' * (ending == 'corrupt')}\n")
         assert err.count("\n") == 1

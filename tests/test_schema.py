@@ -6,6 +6,7 @@ can no longer come must not linger.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -16,15 +17,31 @@ from jsonschema import Draft202012Validator
 from bpfsnoop.decoders.layout import Command, Field, Layout, Moment
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import ecs
-from bpfsnoop.events.call import COMMON_ATTRS, CommandCount, Totals
+from bpfsnoop.events.call import COMMON_ATTRS, RESULT, CommandCount, PartState, Totals
 from bpfsnoop.events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, Absence
+from bpfsnoop.events.memory import MISSING_REASONS
+from bpfsnoop.events.object import Described
+from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
 from bpfsnoop.events.value import JSON
-from calls import attr, call_of
+from bpfsnoop.events.wire import PROCESS_ARGS_CUT, PROCESS_EXE_CUT
+from calls import (
+    attr,
+    blob,
+    btf_of,
+    call_of,
+    link_of,
+    map_of,
+    process_of,
+    prog_of,
+    program_of,
+    without_task,
+)
 from documents import ORIGIN, SCHEMA, VALIDATOR, checked, document_of
 from golden import ROWS, Row
 
-BPF = SCHEMA["$defs"]["call"]["properties"]["bpf"]["properties"]
-EVENT = SCHEMA["$defs"]["call"]["properties"]["event"]["properties"]
+CALL = SCHEMA["$defs"]["call"]["properties"]
+BPF = CALL["bpf"]["properties"]
+EVENT = CALL["event"]["properties"]
 
 
 # --- What the tables can produce ---------------------------------------------------------
@@ -75,6 +92,26 @@ def attr_after_properties() -> dict[str, JSON]:
     )
 
 
+_DEFS = "#/$defs/memory_"
+_BESIDE_CONTENT = {name: {"$ref": f"{_DEFS}{name}"} for name in ("size", "missing", "read_at_exit")}
+
+
+def memory_properties() -> dict[str, JSON]:
+    """What ``bpf.memory`` may hold: what pointers with a target lead to."""
+    layouts = [command.layout for command in COMMANDS.values()]
+    layouts += [layout for command in COMMANDS.values() for _, layout in command.arm_layouts]
+    targets = ((field.name, field.target) for layout in layouts for field in _fields(layout))
+    return _properties(
+        (name, {
+            "type": "object",
+            "additionalProperties": False,
+            "required": [*target.content.schema, "size"],
+            "properties": {**target.content.schema, **_BESIDE_CONTENT},
+        })
+        for name, target in targets if target
+    )  # fmt: skip
+
+
 def _assert_properties(of: str, wanted: dict[str, JSON]) -> None:
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(wanted[name])}" for name in wanted)
     assert BPF[of]["properties"] == wanted, f"the properties of bpf.{of} should be\n{lines}"
@@ -84,10 +121,14 @@ def test_attr_has_the_fields_of_the_tables() -> None:
     _assert_properties("attr", attr_properties())
 
 
-def test_no_field_of_attr_has_two_types() -> None:
+def test_memory_has_the_pointers_of_the_tables() -> None:
+    _assert_properties("memory", memory_properties())
+
+
+def test_no_field_has_two_types() -> None:
     # A database has one mapping for a field, whatever the command.
-    several = [name for name, schema in attr_properties().items() if "anyOf" in schema]
-    assert several == []
+    properties = [*attr_properties().items(), *memory_properties().items()]
+    assert [name for name, schema in properties if "anyOf" in schema] == []
 
 
 def test_attr_after_has_the_fields_that_the_kernel_changes() -> None:
@@ -97,6 +138,21 @@ def test_attr_after_has_the_fields_that_the_kernel_changes() -> None:
 def test_all_notes_are_there() -> None:
     notes = {absence.value for absence in Absence} | {ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE}
     assert set(BPF["notes"]["items"]["enum"]) == notes
+
+
+def test_all_reasons_are_there() -> None:
+    reasons = SCHEMA["$defs"]["reason"]
+    assert set(reasons["enum"]) == {reason.value for reason in Missing}
+    missing = SCHEMA["$defs"]["memory_missing"]
+    assert set(missing["items"]["enum"]) == set(MISSING_REASONS)
+    for definition, words in ((reasons, reasons["enum"]), (missing, missing["items"]["enum"])):
+        assert [word for word in words if f" {word}, " not in definition["description"]] == []
+
+
+def test_all_kinds_of_objects_are_there() -> None:
+    kinds = [Described(made(), "").kind for made in (btf_of, link_of, map_of, prog_of)]
+    assert BPF["fd"]["items"]["properties"]["kind"]["enum"] == kinds
+    assert BPF.keys() >= set(kinds)
 
 
 def test_all_categories_and_types_are_there() -> None:
@@ -121,13 +177,16 @@ def _objects(schema: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _objects(value, f"{path}.{key}")
 
 
-def test_every_property_but_those_of_attr_is_described() -> None:
+_OF_TABLES = r"\.(attr|memory)\.properties\."
+
+
+def test_every_property_but_those_of_the_tables_is_described() -> None:
     for path, schema in _objects(SCHEMA["$defs"], ""):
-        if path.endswith((".attr", ".attr_after")) or ".attr." in path:
+        if path.endswith((".attr", ".attr_after", ".memory")) or re.search(_OF_TABLES, path):
             continue
         for name, property_ in schema["properties"].items():
             named = property_.get("$ref", "").rpartition("/")[2]
-            text = property_.get("description") or SCHEMA["$defs"][named].get("description")
+            text = property_.get("description") or SCHEMA["$defs"].get(named, {}).get("description")
             assert text, f"{path}.{name}"
 
 
@@ -139,17 +198,43 @@ def test_every_object_is_closed() -> None:
 
 # --- Documents ---------------------------------------------------------------------------
 
-FULL = document_of(
-    call_of(
-        15 | COMMON_ATTRS,
-        attr("iIQ", 3, 8, 0xCAFE) + b"\1",
-        attr("iIQ", 3, 4, 0xCAFE) + b"\1",
-        retval=-22,
-        common=(0xBEEF, 24),
-    ),
-    message="bpf(...)",
+_FULL_CALL = call_of(
+    15 | COMMON_ATTRS,
+    attr("iIQ", 3, 8, 0xCAFE) + b"\1",
+    attr("iIQ", 3, 4, 0xCAFE) + b"\1",
+    retval=-22,
+    common=(0xBEEF, 24),
+    objects={0: map_of()},
+    memory={8: blob(b"\1\2", 9, PartState.CUT | PartState.AT_EXIT)},
 )
-"""A document with everything that one can have, but for notes, which say what is amiss."""
+_SURROUNDINGS = Surroundings(
+    args=(b"loader", b"-v"),
+    args_cut=True,
+    cwd=b"/root",
+    ancestors=(Ancestor(1_200, b"bash", b"/bin/bash", 30), Ancestor(1, b"init", None, 0)),
+    ancestors_cut=True,
+    cgroup=b"/kubepods/pod/x",
+    container=Container(
+        "0123456789abcdef" * 4, "containerd", "8a7e5b1c-0d2f-4e3a-9b6c-112233445566"
+    ),
+    missing={},
+)
+_CUT = program_of(flags=PROCESS_EXE_CUT | PROCESS_ARGS_CUT, args=b"load")
+
+FULL = document_of(_FULL_CALL, process_of(_FULL_CALL, _CUT, _SURROUNDINGS), message="bpf(...)")
+"""A document with everything that one can have, but for what only the next two have."""
+
+_CREATE = call_of(
+    28,
+    attr("iiIIIiQ", 3, 4, 46, 0, 0, 0, 0),
+    retval=9,
+    objects={0: prog_of(), 16: btf_of(), RESULT: link_of()},
+)
+CREATED = document_of(_CREATE, process_of(_CREATE, _CUT, _SURROUNDINGS))
+"""With the other kinds of objects."""
+
+STRANGER = document_of(without_task(call_of(22, size=4, attr_addr=0)))
+"""With notes and reasons: little is known of it."""
 
 LOSS = checked(
     ecs.loss_document(
@@ -161,17 +246,26 @@ LOSS = checked(
 )
 
 
-def _places(document: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+Place = tuple[str | int, ...]
+
+
+def _places(document: Any, path: Place = ()) -> Iterator[Place]:
     """The way to every object within."""
     if isinstance(document, dict):
         yield path
-        for key, value in document.items():
+    entries = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in entries:
+        if isinstance(value, dict | list):
             yield from _places(value, (*path, key))
 
 
-def _changed(document: ecs.Document, place: tuple[str, ...]) -> tuple[ecs.Document, Any]:
+def _dotted(*place: str | int) -> str:
+    return ".".join(str(key) for key in place if not isinstance(key, int))
+
+
+def _changed(document: ecs.Document, place: Place) -> tuple[ecs.Document, Any]:
     copy = deepcopy(document)
-    inner = copy
+    inner: Any = copy
     for key in place:
         inner = inner[key]
     return copy, inner
@@ -187,31 +281,53 @@ def test_every_command_makes_a_document(row: Row) -> None:
 
 def test_the_full_document_has_everything() -> None:
     assert FULL.keys() == SCHEMA["$defs"]["call"]["properties"].keys()
-    assert FULL["bpf"].keys() == BPF.keys() - {"notes"}
+    assert FULL["process"].keys() == CALL["process"]["properties"].keys()
+    assert {*FULL["bpf"], *CREATED["bpf"], "notes"} == BPF.keys()
+    about = {*FULL["bpf"]["process"], *STRANGER["bpf"]["process"]}
+    assert about == BPF["process"]["properties"].keys()
+    absent = BPF["process"]["properties"]["absent"]["properties"]
+    assert STRANGER["bpf"]["process"]["absent"].keys() == absent.keys()
 
 
-@pytest.mark.parametrize("document", [FULL, LOSS], ids=["call", "loss"])
+DOCUMENTS = {"call": FULL, "created": CREATED, "stranger": STRANGER, "loss": LOSS}
+every_document = pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
+
+
+@every_document
 def test_a_field_that_is_not_in_the_schema_is_refused(document: ecs.Document) -> None:
     for place in _places(document):
         changed, inner = _changed(document, place)
         inner["surprise"] = 1
-        assert not VALIDATOR.is_valid(changed), f"{'.'.join(place)}.surprise was not noticed"
+        assert not VALIDATOR.is_valid(changed), f"{_dotted(*place)}.surprise was not noticed"
 
 
 OPTIONAL = {
-    "message", "host.id", "bpf.common_attrs", "bpf.attr_after", "bpf.attr_trailing",
-    "bpf.attr.bpf_fd", "bpf.attr.info_len", "bpf.attr.info",
+    "message", "host.id", "container", "container.runtime", "orchestrator",
+    "process.entity_id", "process.executable", "process.args", "process.start",
+    "process.working_directory", "process.parent", "process.parent.entity_id",
+    "process.parent.executable", "process.ancestors", "process.ancestors.executable",
+    "process.thread.capabilities", "user.effective",
+    "bpf.common_attrs", "bpf.attr_after", "bpf.attr_trailing", "bpf.memory",
+    "bpf.memory.info.missing", "bpf.memory.info.read_at_exit",
+    "bpf.map", "bpf.prog", "bpf.link", "bpf.link.prog_id", "bpf.btf", "bpf.fd",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("document", [FULL, LOSS], ids=["call", "loss"])
+def _may_be_absent(path: str) -> bool:
+    of, _, name = path.rpartition(".")
+    if of == "bpf.process":
+        return name != "cgroup_id"
+    return path in OPTIONAL or of in ("bpf.attr", "bpf.attr.tcx") or (of == "bpf.process.absent")
+
+
+@every_document
 def test_only_what_may_be_absent_may_be_absent(document: ecs.Document) -> None:
     for place in _places(document):
         for key in _changed(document, place)[1]:
             changed, inner = _changed(document, place)
             del inner[key]
-            path = ".".join((*place, key))
-            assert VALIDATOR.is_valid(changed) == (path in OPTIONAL), path
+            path = _dotted(*place, key)
+            assert VALIDATOR.is_valid(changed) == _may_be_absent(path), path
 
 
 def test_an_attr_that_is_absent_has_a_reason() -> None:

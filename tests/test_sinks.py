@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
 from bpfsnoop.events.errors import OutputError
-from bpfsnoop.events.value import Xlat
+from bpfsnoop.events.process import Process
+from bpfsnoop.events.value import Style, Xlat
+from bpfsnoop.tracer import sinks
 from bpfsnoop.tracer.config import configured
 from bpfsnoop.tracer.sinks import (
     JsonSink,
@@ -29,17 +31,18 @@ from bpfsnoop.tracer.sinks import (
     say,
     sinks_for,
 )
-from calls import call_of
+from calls import attr, blob, call_of, process_of, program_of
 from documents import DECODER, ORIGIN, VALIDATOR
 
 FREEZE = call_of(22, b"\3\0\0\0")
 FAILED = FREEZE._replace(retval=-1)
+WHO = process_of(FREEZE)
 LINE = "bpf(BPF_MAP_FREEZE, {map_fd=3}, 4)"
 NOON = 1_700_000_000_123_456_789
 
 DEFAULTS = configured(argparse.Namespace())
 PLAIN = TextStyle(
-    xlat=Xlat.ABBREV, verbose=False, timestamps="none", relative=False, syscall_times=False,
+    calls=Style(), timestamps="none", relative=False, syscall_times=False,
     column=40, color=False, process=False,
 )  # fmt: skip
 
@@ -60,7 +63,7 @@ def output(path: Path) -> Iterator[Output]:
 def _lines(path: Path, output: Output, style: TextStyle, *events: tuple[Call, int]) -> list[str]:
     sink = TextSink(output, style)
     for sequence, (call, time_ns) in enumerate(events, 1):
-        sink.event(DECODER.decode(call), time_ns, sequence)
+        sink.event(DECODER.decode(call), process_of(call), time_ns, sequence)
     output.flush()
     return path.read_text().splitlines()
 
@@ -170,7 +173,7 @@ def test_a_terminal_gets_each_line_at_once() -> None:
         ({"process": True}, f"loader[1234] {LINE} = 0"),
         ({"process": True, "column": 60}, f"{f'loader[1234] {LINE}':60}= 0"),
         ({"syscall_times": True}, f"{LINE}      = 0 <0.000031>"),
-        ({"xlat": Xlat.RAW}, "bpf(0x16, {map_fd=3}, 4)                = 0"),
+        ({"calls": Style(Xlat.RAW)}, "bpf(0x16, {map_fd=3}, 4)                = 0"),
         ({"timestamps": "epoch"}, f"1700000000.123456 {LINE} = 0"),
         ({"relative": True}, f"     0.000000 {LINE} = 0"),
         ({"timestamps": "epoch", "relative": True},
@@ -221,6 +224,97 @@ def test_long_calls_have_seconds(path: Path, output: Output) -> None:
     call = FREEZE._replace(duration_ns=65_000_000_999)
     (line,) = _lines(path, output, replace(PLAIN, syscall_times=True), (call, NOON))
     assert line.endswith(" = 0 <65.000000>")
+
+
+# --- Who it is ---------------------------------------------------------------------------
+
+SEVERAL = replace(PLAIN, process=True, introduce=True, column=0)
+PREFIXED = f"loader[1234] {LINE} = 0"
+INTRODUCED = (
+    '--- loader[1234] {exe="/usr/bin/loader", args=["loader", "-v", "x"], uid=1000,'
+    " parent=bash[1200]} ---"
+)
+
+
+def _told(path: Path, output: Output, style: TextStyle, *calls: tuple[Call, Process]) -> list[str]:
+    sink = TextSink(output, style)
+    for sequence, (call, process) in enumerate(calls, 1):
+        sink.event(DECODER.decode(call), process, NOON, sequence)
+    output.flush()
+    return path.read_text().splitlines()
+
+
+def test_a_process_is_introduced_before_its_first_call(path: Path, output: Output) -> None:
+    process = process_of(FREEZE, program_of())
+    other = FREEZE._replace(tgid=5, comm=b"x\x1b[2J", uid=0)
+    calls = (FREEZE, process), (other, process_of(other)), (FREEZE, process)
+    assert _told(path, output, SEVERAL, *calls) == [
+        INTRODUCED, PREFIXED,
+        r"--- x\33[2J[5] {uid=0} ---", PREFIXED.replace("loader[1234]", r"x\33[2J[5]"),
+        PREFIXED,
+    ]  # fmt: skip
+
+
+def test_what_a_pid_stands_for_now_is_said_again(path: Path, output: Output) -> None:
+    """After execve(2), and when another process has its pid."""
+    first, second = process_of(FREEZE, program_of()), process_of(FREEZE, program_of(exe=b"/bin/x"))
+    lines = _told(path, output, SEVERAL, (FREEZE, first), (FREEZE, second), (FREEZE, second))
+    assert lines == [
+        INTRODUCED, PREFIXED, INTRODUCED.replace("/usr/bin/loader", "/bin/x"), PREFIXED, PREFIXED,
+    ]  # fmt: skip
+
+
+def test_a_single_process_needs_no_introduction(path: Path, output: Output) -> None:
+    process = process_of(FREEZE, program_of())
+    quiet = replace(SEVERAL, introduce=False)
+    assert _told(path, output, quiet, (FREEZE, process)) == [PREFIXED]
+
+
+@pytest.mark.parametrize(
+    ("quiet", "several", "introduce"),
+    [(False, True, True), (True, True, False), (False, False, False)],
+)
+def test_several_processes_are_introduced_unless_quiet(
+    quiet: bool, several: bool, introduce: bool
+) -> None:
+    style = TextStyle.of(replace(DEFAULTS, quiet=quiet), terminal=False, several=several)
+    assert (style.introduce, style.process) == (introduce, several)
+
+
+def test_introductions_of_many_processes_are_not_kept_for_ever(
+    path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "_INTRODUCED_MAX", 3)
+    calls = [FREEZE._replace(tgid=tgid) for tgid in range(1, 6)]
+    pairs = [(call, process_of(call)) for call in calls]
+    lines = _told(path, output, SEVERAL, *pairs, *pairs[2:], pairs[0])
+    assert sum(line.startswith("--- ") for line in lines) == 5 + 1
+
+
+def test_an_introduction_is_dim_where_there_are_colours(path: Path, output: Output) -> None:
+    style = replace(SEVERAL, color=True)
+    first, _ = _told(path, output, style, (FREEZE, process_of(FREEZE, program_of())))
+    assert first == f"\x1b[2m{INTRODUCED}\x1b[0m"
+
+
+def test_documents_say_in_each_who_it_is(path: Path, output: Output) -> None:
+    process = process_of(FREEZE, program_of())
+    sink = JsonSink(output, ORIGIN, SEVERAL)
+    sink.event(DECODER.decode(FREEZE), process, NOON, 1)
+    sink.event(DECODER.decode(FREEZE), process, NOON, 2)
+    output.flush()
+    for line in path.read_bytes().splitlines():
+        document = json.loads(line)
+        VALIDATOR.validate(document)
+        assert document["process"]["executable"] == "/usr/bin/loader"
+        assert document["message"] == f"{LINE} = 0"
+
+
+def test_the_options_say_how_much_of_a_string_is_shown(path: Path, output: Output) -> None:
+    load = call_of(5, attr("IIQQ", 1, 1, 1, 2), memory={16: blob(b"Dual BSD/GPL\0")})
+    for strings, shown in ((4, '"Dual"...'), (12, '"Dual BSD/GPL"'), (0, '""...')):
+        style = TextStyle.of(replace(DEFAULTS, strings=strings), terminal=False, several=False)
+        assert f"license={shown}}}" in _lines(path, output, style, (load, NOON))[-1]
 
 
 # --- Colours -----------------------------------------------------------------------------
@@ -277,9 +371,10 @@ def test_colours_come_from_us_only(call: Call, xlat: Xlat, verbose: bool) -> Non
     """Without ours, the line is the one without colours: printable ASCII and nothing else."""
     ours, theirs = os.pipe()
     output = Output(f"/proc/self/fd/{theirs}")
-    style = replace(PLAIN, process=True, xlat=xlat, verbose=verbose, syscall_times=True)
+    style = replace(PLAIN, process=True, calls=Style(xlat, verbose), syscall_times=True)
     for color in (False, True):
-        TextSink(output, replace(style, color=color)).event(DECODER.decode(call), NOON, 1)
+        sink = TextSink(output, replace(style, color=color))
+        sink.event(DECODER.decode(call), process_of(call), NOON, 1)
     output.flush()
     plain, colored, rest = os.read(ours, 1 << 16).decode("ascii").split("\n")
     output.end()
@@ -306,9 +401,9 @@ def test_colours_come_from_us_only(call: Call, xlat: Xlat, verbose: bool) -> Non
 def test_the_sinks_that_options_ask_for(
     path: Path, output: Output, options: dict[str, Any], kinds: list[type]
 ) -> None:
-    sinks = sinks_for(replace(DEFAULTS, **options), output, ORIGIN, several=False)
-    assert [*map(type, sinks)] == kinds
-    sinks[0].event(DECODER.decode(FREEZE), NOON, 1)
+    made = sinks_for(replace(DEFAULTS, **options), output, ORIGIN, several=False)
+    assert [*map(type, made)] == kinds
+    made[0].event(DECODER.decode(FREEZE), WHO, NOON, 1)
     output.flush()
     assert (b'"message":' in path.read_bytes()) == ("message" in options)
 
@@ -318,8 +413,8 @@ def test_the_sinks_that_options_ask_for(
 
 def test_documents_and_the_last_one(path: Path, output: Output) -> None:
     sink = JsonSink(output, ORIGIN, None)
-    sink.event(DECODER.decode(FREEZE), NOON, 1)
-    sink.event(DECODER.decode(FAILED), NOON + 1, 2)
+    sink.event(DECODER.decode(FREEZE), WHO, NOON, 1)
+    sink.event(DECODER.decode(FAILED), WHO, NOON + 1, 2)
     sink.end(Totals({22: CommandCount(5, 3)}, 0, 0, 0, NOON), {22: "BPF_MAP_FREEZE"}, 3)
     output.flush()
     documents = [json.loads(line) for line in path.read_bytes().splitlines()]
@@ -341,8 +436,8 @@ def test_what_was_lost_is_not_said_if_nobody_knows(path: Path, output: Output) -
 
 
 def test_a_message_is_the_line_without_its_padding(path: Path, output: Output) -> None:
-    sink = JsonSink(output, ORIGIN, replace(PLAIN, xlat=Xlat.RAW, column=80, process=True))
-    sink.event(DECODER.decode(FREEZE), NOON, 1)
+    sink = JsonSink(output, ORIGIN, replace(PLAIN, calls=Style(Xlat.RAW), column=80, process=True))
+    sink.event(DECODER.decode(FREEZE), WHO, NOON, 1)
     output.flush()
     assert json.loads(path.read_bytes())["message"] == "bpf(0x16, {map_fd=3}, 4) = 0"
 
@@ -353,7 +448,7 @@ def test_a_message_is_the_line_without_its_padding(path: Path, output: Output) -
 def _table(path: Path, output: Output, *calls: Call) -> list[str]:
     sink = SummarySink(output)
     for sequence, call in enumerate(calls, 1):
-        sink.event(DECODER.decode(call), NOON, sequence)
+        sink.event(DECODER.decode(call), WHO, NOON, sequence)
     sink.end(None, {}, len(calls) + 1)
     output.flush()
     return path.read_text().splitlines()
@@ -389,7 +484,7 @@ def test_the_table_adds_up(calls: list[tuple[int, bool, int]]) -> None:
     sink = SummarySink(output)
     for cmd, failed, duration in calls:
         call = call_of(cmd, b"", retval=-failed)._replace(duration_ns=duration)
-        sink.event(DECODER.decode(call), NOON, 1)
+        sink.event(DECODER.decode(call), WHO, NOON, 1)
     sink.end(None, {}, 1)
     output.end()
     os.close(theirs)

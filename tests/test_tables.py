@@ -22,7 +22,7 @@ from bpfsnoop.decoders import uapi
 from bpfsnoop.decoders.layout import Layout
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import wire
-from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount
+from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Object, Program
 from bpfsnoop.events.value import DirFd, Enum, Flags
 from bpfsnoop.tracer import own
 from btf_reader import Btf, Member
@@ -309,21 +309,38 @@ def test_the_running_kernel_has_nothing_that_the_tables_lack() -> None:
 
 # The members in the order of wire.h, as wire.py hands them on.
 RECORDS = {
-    "call_record": (
-        wire.CALL_RECORD,
-        ["kind", *Call._fields[:-3], "entry_len", "exit_len", "comm", "reserved"],
+    "call_record": (wire.CALL_RECORD, ["kind", *Call._fields[:-5], "parts_len", "comm"]),
+    "part": (wire.PART, ["kind", "state", "slot", "len", "wanted"]),
+    "object": (wire.OBJECT, [*Object._fields[:-2], "reserved", "name", "tag"]),
+    "chunk_record": (
+        wire.CHUNK_RECORD,
+        ["kind", "tid", "start_ns", "part", "reserved", "slot", "offset", "len", "reserved2"],
+    ),
+    "process_record": (
+        wire.PROCESS_RECORD,
+        ["kind", *Program._fields[:-3], "exe_len", "args_len", "reserved", "parent_comm"],
+    ),
+    "memory_row": (
+        wire.MEMORY_ROW,
+        ["choices", "unit", "limit", "pointer", "count", "choice", "shape", "when"],
+    ),
+    "command_plan": (
+        wire.COMMAND_PLAN,
+        ["fd_count", "row_count", "returns_fd", "has_special", "special", "fd_optional",
+         "reserved", "fds", "reserved2", "rows"],
     ),
     "call_count": (wire.CALL_COUNT, list(CommandCount._fields)),
     "traced_process": (wire.TRACED_PROCESS, ["flags", "threads"]),
     "tracer_config": (
-        wire.TRACER_CONFIG, ["commands", "running", "filters", "self", "reserved"],
+        wire.TRACER_CONFIG,
+        ["commands", "running", "filters", "self", "cgroups", "pid_namespace", "nsfs"],
     ),
 }  # fmt: skip
 
 MACROS = {
     name: value
     for name, value in vars(wire).items()
-    if isinstance(value, int) and re.fullmatch("[A-Z][A-Z_]+", name)
+    if isinstance(value, int) and re.fullmatch("[A-Z][A-Z_]+", name) and name != "RESULT"
 } | {"COMMON_ATTRS": COMMON_ATTRS}
 
 
@@ -334,8 +351,10 @@ def _member_checks(struct: str, packing: Struct, names: list[str]) -> Iterator[t
         member = f"((struct {struct} *)0)->{name}"
         check = f"offsetof(struct {struct}, {name}) == {calcsize(before)}"
         check += f" && sizeof({member}) == {calcsize(code)}"
-        if code[-1] != "s":
+        if not code[0].isdigit():
             check += f" && ((__typeof__({member}))-1 < 0) == {int(code.islower())}"
+        elif code[-1] != "s":
+            check += f" && sizeof({member}[0]) == {calcsize(f'={code[-1]}')}"
         yield f"{struct}.{name}", check
         before += code
     yield struct, f"sizeof(struct {struct}) == {packing.size}"
@@ -353,8 +372,23 @@ def test_records_agree_with_wire_h() -> None:
 def test_all_of_wire_h_is_mirrored() -> None:
     header = WIRE_H.read_text()
     assert set(re.findall(r"^struct (\w+) \{", header, re.MULTILINE)) == RECORDS.keys()
-    constants = re.findall(r"^(?:#define|\t)\s*([A-Z_0-9]+) +(?:= )?\S", header, re.MULTILINE)
+    constants = re.findall(r"^(?:#define |\t)([A-Z_0-9]+)[ \t]+(?:= )?\S", header, re.MULTILINE)
     assert set(constants) == MACROS.keys()
+
+
+def test_what_wire_h_says_fits() -> None:
+    """What is counted in so many bits, and records that the verifier must know the ends of."""
+    header = [f'"{WIRE_H.name}"']
+    checks = {
+        "a part of attr": "ATTR_INLINE % 8 == 0 && ATTR_INLINE < ATTR_MAX",
+        "slots": "(COMMAND_SLOTS & (COMMAND_SLOTS - 1)) == 0 && COMMAND_SLOTS <= 64",
+        "counts and pointers": "COUNT_ONE > ATTR_MAX && COUNT_RETVAL > ATTR_MAX",
+        "lengths of a process": "EXE_MAX < 1 << 16 && ARGS_MAX < 1 << 16",
+        "padding": "sizeof(struct call_record) % 8 == 0 && sizeof(struct object) % 8 == 0"
+        " && sizeof(struct chunk_record) % 8 == 0 && sizeof(struct process_record) % 8 == 0"
+        " && sizeof(struct part) % 8 == 0",
+    }
+    assert _compiled(checks, header, f"-I{WIRE_H.parent}") == (set(), set())
 
 
 def test_what_the_tracer_reads_of_its_own_programs_is_where_the_header_says() -> None:

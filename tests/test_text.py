@@ -7,6 +7,7 @@ kernel wrote. Like those, they are strace's lines unless a comment says otherwis
 """
 
 import re
+from typing import NamedTuple
 
 import pytest
 
@@ -14,11 +15,20 @@ from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.decoders.links import LINK_CREATE
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import text
-from bpfsnoop.events.call import COMMON_ATTRS, Call
+from bpfsnoop.events.call import COMMON_ATTRS, RESULT, Blob, Call, Object, PartState
 from bpfsnoop.events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE
-from bpfsnoop.events.value import Xlat, escape, printable
+from bpfsnoop.events.value import Style, Xlat, escape, printable
 from bpfsnoop.events.wire import COMMAND_OTHER
-from calls import ATTR_ADDRESS, attr, call_of
+from calls import (
+    ATTR_ADDRESS,
+    attr,
+    blob,
+    btf_of,
+    call_of,
+    link_of,
+    map_of,
+    prog_of,
+)
 from golden import ROWS, Row
 
 PAGE = 4096
@@ -29,7 +39,7 @@ DECODER = Decoder()
 
 def line_of(call: Call, xlat: Xlat = Xlat.ABBREV, *, verbose: bool = False) -> str:
     event = DECODER.decode(call)
-    return f"{text.call(event, xlat, verbose=verbose)} = {text.result(event)}"
+    return f"{text.call(event, Style(xlat, verbose))} = {text.result(event)}"
 
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -453,6 +463,280 @@ def test_length_of_the_verifier_log() -> None:
     entry = next(row for row in ROWS if row.name == "prog_load").attr[:144]
     call = call_of(5, entry, entry[:140] + attr("I", 143), retval=-13)
     assert field_of("log_true_size", call) == "143"
+
+
+# --- What pointers lead to ---------------------------------------------------------------
+
+LOAD = attr("IIQQIIQ", 1, 3, 0x1000, 0x2000, 1, 500, 0x3000)
+PIN = attr("Qi", 0x1000, 5)
+ELEM = attr("iQQQ", 3, 0x1000, 0x2000, 0)
+QUERY = attr("iIIIQIIQ", 3, 6, 0, 0, 0x1000, 3, 0, 0x2000)
+KPROBES = attr("iiII", 3, 0, 42, 0) + attr("IIQQQ", 0, 3, 0x1000, 0x2000, 0x3000)
+UPROBES = attr("iiII", 3, 0, 48, 0) + attr("QQQQIIi", 0x1000, 0x2000, 0, 0x3000, 3, 0, 7)
+OPEN = attr("QiI", 0x1000, 3, 0)
+STREAM = attr("QIIi", 0x1000, 9000, 1, 3)
+BTF = attr("QQIII", 0x1000, 0x2000, 300, 500, 1)
+FD_ARRAY = LOAD.ljust(120, b"\0") + attr("Q", 0x1000)
+SIGNED = LOAD.ljust(152, b"\0") + attr("QI", 0x1000, 40)
+
+CUT, UNREADABLE, TAIL = PartState.CUT, PartState.UNREADABLE, PartState.TAIL
+FORTY = b"0123456789" * 4
+NUMBERS = attr("3I", 1, 22, 0xFFFFFFFF)
+WIDE = attr("3Q", 1, 0x10, (1 << 64) - 1)
+MANY = attr("40I", *range(40))
+
+
+class Led(NamedTuple):
+    """A pointer, what it leads to, and how that is spelled."""
+
+    cmd: int
+    attr: bytes
+    slot: int
+    pointer: str
+    """As the line would have it otherwise."""
+    blob: Blob
+    shown: str
+    style: Style = Style()
+
+
+# They are strace's but for keys, values and packets, and for logs, of which strace shows
+# the beginning before the call.
+LED = (
+    # Strings: up to the NUL, and not more than -s of it.
+    Led(5, LOAD, 16, "license=0x2000", blob(b"GPL\0"), '"GPL"'),
+    Led(5, LOAD, 16, "license=0x2000", blob(b"GPL\0", state=CUT), '"GPL"'),
+    Led(5, LOAD, 16, "license=0x2000", blob(b"\0"), '""'),
+    Led(5, LOAD, 16, "license=0x2000", blob(b"Dual\0", read=9), '"Dual"'),
+    Led(5, LOAD, 16, "license=0x2000", blob(FORTY + b"\0"), f'"{FORTY[:32].decode()}"...'),
+    Led(5, LOAD, 16, "license=0x2000", blob(FORTY[:32] + b"\0"), f'"{FORTY[:32].decode()}"'),
+    Led(5, LOAD, 16, "license=0x2000", blob(b"GPL\0"), '"GP"...', Style(strings=2)),
+    Led(5, LOAD, 16, "license=0x2000", blob(b"GPL\0"), '"GPL"', Style(strings=3)),
+    Led(5, LOAD, 16, "license=0x2000", blob(b"GPL\0"), '""...', Style(strings=0)),
+    Led(5, LOAD, 16, "license=0x2000", blob(FORTY + b"\0"), f'"{FORTY.decode()}"',
+        Style(strings=40)),
+    Led(5, LOAD, 16, "license=0x2000", blob(FORTY[:20], state=CUT), f'"{FORTY[:20].decode()}"...'),
+    Led(5, LOAD, 16, "license=0x2000", blob(b'a"\n\x1b[2J\xff1\0'), r'"a\"\n\33[2J\3771"'),
+    # Memory that ends before the string does.
+    Led(5, LOAD, 16, "license=0x2000", blob(b"GP", state=UNREADABLE), '"GP"... /* 0x2002 */'),
+    Led(5, LOAD, 16, "license=0x2000", blob(FORTY, state=UNREADABLE),
+        f'"{FORTY[:32].decode()}"...'),
+    Led(17, OPEN, 0, "name=0x1000", blob(b"task_rename\0"), '"task_rename"'),
+    # Paths are whole whatever -s says.
+    Led(6, PIN, 0, "pathname=0x1000", blob(b"/sys/fs/bpf/" + FORTY + b"\0"),
+        f'"/sys/fs/bpf/{FORTY.decode()}"'),
+    Led(7, PIN, 0, "pathname=0x1000", blob(b"/a\0"), '"/a"', Style(strings=0)),
+    Led(6, PIN, 0, "pathname=0x1000", blob(b"/" * 4096, state=CUT), f'"{"/" * 4096}"...'),
+    Led(6, PIN, 0, "pathname=0x1000", blob(b"/a", state=UNREADABLE), '"/a"... /* 0x1002 */'),
+    Led(28, UPROBES, 16, "path=0x1000", blob(b"/usr/lib/libc.so.6\0"), '"/usr/lib/libc.so.6"'),
+    # Nothing could be read, or it was lost: the address says so.
+    Led(5, LOAD, 16, "license=0x2000", blob(b"", state=UNREADABLE), "0x2000"),
+    Led(6, PIN, 0, "pathname=0x1000", blob(b"", state=UNREADABLE), "0x1000"),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(b"", 12, UNREADABLE), "0x1000"),
+    Led(2, ELEM, 16, "value=0x2000", blob(b"", 4096, read=4096), "0x2000"),
+    # Keys, values and what has no structure that we know.
+    Led(2, ELEM, 8, "key=0x1000", blob(b"\0\x7f\xffA"), r'"\x00\x7f\xff\x41"'),
+    Led(2, ELEM, 16, "value=0x2000", blob(bytes(40)), '"' + r"\x00" * 32 + '"...'),
+    Led(2, ELEM, 16, "value=0x2000", blob(bytes(32)), '"' + r"\x00" * 32 + '"'),
+    Led(2, ELEM, 16, "value=0x2000", blob(bytes(4), 9, CUT), '"' + r"\x00" * 4 + '"...'),
+    Led(2, ELEM, 16, "value=0x2000", blob(bytes(4), 9, UNREADABLE),
+        '"' + r"\x00" * 4 + '"... /* 0x2004 */'),
+    Led(2, ELEM, 16, "value=0x2000", blob(bytes(4), 9, UNREADABLE), r'"\x00"...',
+        Style(strings=1)),
+    Led(2, ELEM, 16, "value=0x2000", blob(bytes(4), 9, UNREADABLE, read=6),
+        '"' + r"\x00" * 4 + '"...'),
+    Led(2, ELEM, 16, "value=0x2000", blob(bytes(40)), '"' + r"\x00" * 32 + '"...',
+        Style(verbose=True)),
+    Led(18, BTF, 0, "btf=0x1000", blob(b"\x9f\xeb", 300, CUT), r'"\x9f\xeb"...'),
+    Led(5, SIGNED, 152, "signature=0x1000", blob(bytes(40)), '"' + r"\x00" * 32 + '"...'),
+    # Arrays: -s counts elements, and -v has all.
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS), "[1, 22, 4294967295]"),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(b""), "[]"),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS), "[1, 22, ...]", Style(strings=2)),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS), "[1, 22, 4294967295]", Style(strings=3)),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS), "[...]", Style(strings=0)),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(MANY),
+        f"[{', '.join(map(str, range(32)))}, ...]"),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(MANY),
+        f"[{', '.join(map(str, range(40)))}]", Style(verbose=True)),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS, 400, CUT),
+        "[1, 22, 4294967295, ...]", Style(verbose=True)),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS[:8], 12, UNREADABLE),
+        "[1, 22, ... /* 0x1008 */]"),
+    # The address is that of the element that is not all there.
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS[:10], 12, UNREADABLE),
+        "[1, 22, ... /* 0x1008 */]"),
+    Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS[:8], 12, UNREADABLE),
+        "[1, ...]", Style(strings=1)),
+    Led(16, QUERY, 32, "prog_attach_flags=0x2000", blob(attr("3I", 0, 3, 1 << 31)),
+        "[0, BPF_F_ALLOW_OVERRIDE|BPF_F_ALLOW_MULTI, 0x80000000 /* BPF_F_??? */]"),
+    Led(16, QUERY, 32, "prog_attach_flags=0x2000", blob(attr("2I", 0, 2)),
+        "[0, 0x2 /* BPF_F_ALLOW_MULTI */]", Style(Xlat.VERBOSE)),
+    Led(28, KPROBES, 40, "cookies=0x3000", blob(WIDE), "[0x1, 0x10, 0xffffffffffffffff]"),
+    Led(28, KPROBES, 32, "addrs=0x2000", blob(attr("2Q", 0xFFFFFFFF81000000, 0)),
+        "[0xffffffff81000000, NULL]"),
+    Led(28, UPROBES, 24, "offsets=0x2000", blob(attr("2Q", 0x1040, 0)), "[0x1040, 0]"),
+    Led(28, UPROBES, 40, "cookies=0x3000", blob(WIDE[:9], 24, UNREADABLE),
+        "[0x1, ... /* 0x3008 */]"),
+    Led(5, FD_ARRAY, 120, "fd_array=0x1000", blob(attr("2i", 4, -1)), "[4, -1]"),
+    # Strings that an array of pointers leads to; what is missing is a pointer there.
+    Led(28, KPROBES, 24, "syms=0x1000", blob(b"vfs_read\0vfs_write\0", 2),
+        '["vfs_read", "vfs_write"]'),
+    Led(28, KPROBES, 24, "syms=0x1000", blob(b"\0a\0", 2), '["", "a"]'),
+    Led(28, KPROBES, 24, "syms=0x1000", blob(b"vfs_read\0", 3, CUT), '["vfs_read", ...]'),
+    Led(28, KPROBES, 24, "syms=0x1000", blob(b"a\0b\0c\0", 3), '["a", "b", ...]',
+        Style(strings=2)),
+    Led(28, KPROBES, 24, "syms=0x1000", blob(b"abcd\0", 1), '["abc"...]', Style(strings=3)),
+    Led(28, KPROBES, 24, "syms=0x1000", blob(b"vfs_read\0vfs_write\0", 3, UNREADABLE),
+        '["vfs_read", "vfs_write", ... /* 0x1010 */]'),
+    Led(28, KPROBES, 24, "syms=0x1000", blob(b'\x1b"\0', 1), r'["\33\""]'),
+    # A log has its end, and with -v all that came of it.
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(b"processed 2 insns\n\0"), r'"processed 2 insns\n"'),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(FORTY + b"\0"), f'..."{FORTY[8:].decode()}"'),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(FORTY + b"\0"), f'"{FORTY.decode()}"',
+        Style(verbose=True)),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(b"end\0", state=TAIL), '..."end"'),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(b"end\0", state=TAIL), '..."end"',
+        Style(verbose=True)),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(b"", 0), '""'),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(b"abc", 9, UNREADABLE), '"abc"...'),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(b"abc\0", 9, UNREADABLE), '"abc"'),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(b"abc\0"), '..."c"', Style(strings=1)),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(b"abc\0"), '...""', Style(strings=0)),
+    Led(18, BTF, 8, "btf_log_buf=0x2000", blob(b"magic: 0xeb9f\n\0"), r'"magic: 0xeb9f\n"'),
+    Led(37, STREAM, 0, "stream_buf=0x1000", blob(b"hello\n"), r'"hello\n"'),
+    Led(37, STREAM, 0, "stream_buf=0x1000", blob(b"hello", 9000, CUT), '"hello"...'),
+    # Only -v shows what the kernel tells of an object.
+    Led(15, attr("iIQ", 3, 8, 0x1000), 8, "info=0x1000", blob(b"\1\2"), "0x1000"),
+    Led(15, attr("iIQ", 3, 8, 0x1000), 8, "info=0x1000", blob(b"\1\2"), r'"\x01\x02"',
+        Style(verbose=True)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("led", LED, ids=lambda led: f"{led.pointer} {led.shown[:40]}")
+def test_what_a_pointer_leads_to(led: Led) -> None:
+    plain = line_of(call_of(led.cmd, led.attr), led.style.xlat, verbose=led.style.verbose)
+    assert plain.count(led.pointer) == 1
+    name = led.pointer.partition("=")[0]
+    event = DECODER.decode(call_of(led.cmd, led.attr, memory={led.slot: led.blob}))
+    assert text.call(event, led.style) + " = 0" == plain.replace(led.pointer, f"{name}={led.shown}")
+    assert [field for field, _ in event.memory] == [name]
+
+
+def test_memory_that_came_for_another_field_is_not_shown() -> None:
+    """Of the arms of a union only one applies, and numbers lead nowhere."""
+    for slot in (0, 8, 16, 40, 4000):
+        call = call_of(28, attr("iiIIQ", 3, 0, 41, 0, 0x1000), memory={slot: blob(b"abcd")})
+        assert line_of(call) == line_of(call._replace(memory={}))
+        assert DECODER.decode(call).memory == ()
+
+
+def test_batches_show_what_their_pointers_lead_to_and_their_count() -> None:
+    entry = attr("QQQQIiQQ", 0x1000, 0x2000, 0x3000, 0x4000, 2, 5, 0, 0)
+    exit_ = attr("QQQQIiQQ", 0x1000, 0x2000, 0x3000, 0x4000, 1, 5, 0, 0)
+    memory = {0: blob(b"\1"), 8: blob(b"\2"), 16: blob(b"\3"), 24: blob(b"\4")}
+    assert line_of(call_of(24, entry, exit_, memory=memory)) == (
+        r'bpf(BPF_MAP_LOOKUP_BATCH, {batch={in_batch="\x01", out_batch="\x02", keys="\x03", '
+        r'values="\x04", count=2, map_fd=5, elem_flags=BPF_ANY, flags=0}} => {batch={count=1}}, '
+        "56) = 0"
+    )
+
+
+# --- Instructions ------------------------------------------------------------------------
+
+LOAD_OF = attr("IIQQ", 1, 2, 0x1000, 0)
+
+
+def insns_of(data: bytes, style: Style, wanted: int | None = None, state: int = 0) -> str:
+    """How a line shows the instructions of a program."""
+    call = call_of(5, LOAD_OF, memory={8: blob(data, wanted, state)})
+    line = text.call(DECODER.decode(call), style)
+    found = re.search(r"insns=(.*), license=", line)
+    assert found
+    return found[1]
+
+
+EXIT = bytes.fromhex("9500000000000000")
+
+
+def test_instructions_are_an_address_without_verbose() -> None:
+    assert insns_of(EXIT, Style()) == "0x1000"
+    assert insns_of(EXIT, Style(strings=1000)) == "0x1000"
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted", "state", "shown"),
+    [
+        (EXIT[:7], 16, 0, "[...]"),
+        (EXIT, 16, CUT, "[EXIT, ...]"),
+        (EXIT, 16, UNREADABLE, "[EXIT, ... /* 0x1008 */]"),
+        (EXIT * 2, 16, 0, "[EXIT, EXIT]"),
+        (b"", 0, 0, "[]"),
+        (b"", 16, UNREADABLE, "0x1000"),
+    ],
+)
+def test_instructions_that_are_missing(data: bytes, wanted: int, state: int, shown: str) -> None:
+    one = "{code=BPF_JMP|BPF_K|BPF_EXIT, dst_reg=BPF_REG_0, src_reg=BPF_REG_0, off=0, imm=0}"
+    expected = shown.replace("EXIT", one)
+    assert insns_of(data, Style(verbose=True), wanted, state) == expected
+
+
+# --- Objects behind descriptors ----------------------------------------------------------
+
+
+def test_a_descriptor_shows_the_object_behind_it() -> None:
+    call = call_of(
+        28,
+        attr("iiIIQ", 3, 4, 41, 0, 0x77),
+        retval=5,
+        objects={0: prog_of(), 4: map_of(), RESULT: link_of()},
+    )
+    assert line_of(call) == (
+        'bpf(BPF_LINK_CREATE, {link_create={prog_fd=3<prog:31 kprobe "watch">, '
+        'target_fd=4<map:12 hash "config">, attach_type=BPF_PERF_EVENT, flags=0, '
+        "perf_event={bpf_cookie=0x77}}}, 24) = 5<link:4 perf_event prog:31>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        (map_of(), 'map:12 hash "config"'),
+        (map_of(name=b""), "map:12 hash"),
+        (map_of(type=27), 'map:12 ringbuf "config"'),
+        (map_of(type=0xDEAD), 'map:12 0xdead "config"'),
+        (map_of(name=b'\x1b[2J>"\n\xff'), r'map:12 hash "\33[2J>\"\n\377"'),
+        (prog_of(type=31), 'prog:31 syscall "watch"'),
+        (link_of(prog_id=0), "link:4 perf_event"),
+        (link_of(type=2), "link:4 tracing prog:31"),
+        (btf_of(), "btf:7"),
+        (btf_of(name=b"vmlinux"), 'btf:7 "vmlinux"'),
+    ],
+)
+def test_objects(found: Object, shown: str) -> None:
+    created = call_of(0, attr("4I", 1, 4, 8, 1), retval=5, objects={RESULT: found})
+    assert line_of(created).endswith(f", 16) = 5<{shown}>")
+    frozen = call_of(22, attr("i", 3), objects={0: found})
+    assert line_of(frozen) == f"bpf(BPF_MAP_FREEZE, {{map_fd=3<{shown}>}}, 4) = 0"
+
+
+def test_a_returned_object_is_shown_though_attr_is_not() -> None:
+    call = call_of(13, size=4, retval=7, objects={RESULT: prog_of(), 0: map_of()})
+    assert line_of(call) == (
+        f'bpf(BPF_PROG_GET_FD_BY_ID, {ADDRESS}, 4) = 7<prog:31 kprobe "watch">'
+    )
+
+
+def test_a_number_is_not_taken_for_a_descriptor() -> None:
+    """TCX links name an interface where others have a descriptor."""
+    call = call_of(28, attr("iiII", 3, 4, 46, 0), objects={4: map_of(), 8: map_of()})
+    assert line_of(call) == line_of(call._replace(objects={}))
+    assert DECODER.decode(call).behind == ()
+
+
+def test_types_of_a_newer_kernel_show_by_its_names() -> None:
+    decoder = Decoder({"bpf_map_type": {77: "BPF_MAP_TYPE_NEW_THING"}})
+    event = decoder.decode(call_of(22, attr("i", 3), objects={0: map_of(type=77)}))
+    assert "map_fd=3<map:12 new_thing " in text.call(event)
 
 
 # --- The result --------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def _trace(argv: Sequence[str]) -> int:
     if parsed.version:
         return _print(f"bpfsnoop {metadata.version('bpfsnoop')}\n".encode())
     if parsed.ebpf:
-        return _print(installed.KERNEL_PROGRAM.read_bytes())
+        return _print(installed.kernel_program().encode())
     if parsed.stray:
         raise UsageError([Mistake(_stray(parsed.stray))])
     configuration = configured(parsed)

@@ -20,6 +20,8 @@ _PID_MAX: Final = 1 << 22
 _UID_MAX: Final = (1 << 32) - 2
 _LONGEST_H: Final = 876_000  # a hundred years
 _LIST_MAX: Final = 256  # what the kernel's tables of users and names hold
+_INSNS_MAX: Final = 262_144
+_CGROUPS_MAX: Final = 8  # what the kernel program looks through
 _RING_MIN: Final = 1 << 16
 _RING_MAX: Final = 1 << 30
 _NULL: Final = "tag:yaml.org,2002:null"
@@ -36,6 +38,8 @@ class Config:
     follow: bool
     users: tuple[int, ...]
     comms: tuple[str, ...]
+    cgroups: tuple[str, ...]
+    pid_namespace: str
     events: tuple[str, ...]
     results: str
     min_duration: int
@@ -45,6 +49,7 @@ class Config:
     relative: bool
     syscall_times: bool
     verbose: bool
+    strings: int
     constants: str
     column: int
     color: str
@@ -56,6 +61,8 @@ class Config:
     max_events: int
     strict: bool
     ring_size: int
+    max_insns: int
+    cache: str
 
 
 Parser = Callable[[Any], Any]
@@ -120,6 +127,19 @@ def _ring_size(value: Any) -> int:
     if size & (size - 1) or not _RING_MIN <= size <= _RING_MAX:
         raise ValueError("must be a power of two from 64K to 1G, such as 4M")
     return size
+
+
+def _path(value: Any) -> str:
+    if not value:
+        raise ValueError("must be a path")
+    return _text(value)
+
+
+def _pid_namespace(value: Any) -> str:
+    text = str(value)
+    if text.isascii() and text.isdigit():
+        return f"/proc/{_number(1, _PID_MAX)(value)}/ns/pid"
+    return str(_text(value))
 
 
 def _user(value: Any) -> int:
@@ -194,6 +214,12 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
                "of these users, by name or number", repeats=True),
         Option("comms", _list(_comm, commas=False), ("--comm",), "NAME",
                "of processes with this name (the kernel's 15 bytes)", repeats=True),
+        Option("cgroups", _list(_path, commas=False), ("--cgroup",), "PATH",
+               "of processes in this cgroup or below it (repeatable)",
+               repeats=True, replay=False),
+        Option("pid_namespace", _pid_namespace, ("--pidns",), "NS",
+               "of processes in this pid namespace: that of a PID, or a file such as"
+               " /proc/PID/ns/pid", replay=False),
         Option("events", _list(_text, commas=False), ("-e", "--event"), "EXPR",
                "commands: prog_load,map_create; '!...' leaves out; @data is map"
                " contents and id walks, @control the rest",
@@ -218,7 +244,9 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
         Option("syscall_times", _boolean, ("-T", "--syscall-times"), "",
                "time spent in the call"),
         Option("verbose", _boolean, ("-v", "--verbose"), "",
-               "unknown bytes in full; details of errors"),
+               "arrays, instructions, logs and unknown bytes in full; details of errors"),
+        Option("strings", _number(0, 1 << 20), ("-s", "--string-limit"), "N",
+               "at most N bytes of a string, N elements of an array (32); -v shows whole arrays"),
         Option("constants", _one_of("abbrev", "raw", "verbose"), ("-X", "--const-print-style"),
                "STYLE", "constants as abbrev (names, the default), raw or verbose (both)"),
         Option("column", _number(0, 1000), ("-a", "--columns"), "N",
@@ -230,7 +258,7 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
         Option("summary", _one_of("none", "only", "also"), ("-C", "--summary"), "",
                "the same after the lines", sets="also"),
         Option("quiet", _boolean, ("-q", "--quiet"), "",
-               "nothing but calls and losses"),
+               "nothing but calls, warnings and losses"),
     ),
     WHERE: (
         Option("output", _text, ("-o", "--output"), "FILE",
@@ -249,6 +277,10 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
     CAPTURE: (
         Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
                "bytes between kernel and bpfsnoop (4M)", replay=False),
+        Option("max_insns", _number(0, _INSNS_MAX), ("--max-insns",), "N",
+               "at most N instructions of a program (4096)", replay=False),
+        Option("cache", _text, ("--cache",), "DIR",
+               "where compiled code is kept; empty for nowhere", replay=False),
     ),
 }  # fmt: skip
 
@@ -314,6 +346,8 @@ def configured(arguments: argparse.Namespace, defaults: Path = installed.DEFAULT
 def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
     if values["format"] == "json" and values["summary"] != "none":
         yield Mistake("a summary (-c, -C) is text: leave out --json")
+    if len(values["cgroups"]) > _CGROUPS_MAX:
+        yield Mistake(f"cgroups: must be at most {_CGROUPS_MAX}")
     for key in ("output", "record"):
         if values[key].startswith(("|", "!")):
             yield Mistake(f"{key} {values[key]}: no program is started: use a pipe of the shell")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files that are installed with the package and read while it runs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,28 @@ DEFAULTS: Final = _ROOT / "config.yaml"
 SCHEMA: Final = _ROOT / "events" / "schema.json"
 KERNEL: Final = _ROOT / "tracer" / "kernel"
 """Where the kernel program is, and below it the headers that stand in for the kernel's."""
-KERNEL_PROGRAM: Final = KERNEL / "bpf_calls.c"
 WIRE: Final = _ROOT / "events"
 """Where wire.h is."""
+
+
+def sources() -> Iterator[Path]:
+    """All files that decide what the compiled kernel program is."""
+    yield WIRE / "wire.h"
+    yield from sorted(KERNEL.glob("*.[ch]"))
+    yield from sorted(KERNEL.glob("include/**/*.h"))
+    yield from (_ROOT / "tracer" / f"{name}.py" for name in ("btf", "compiler", "facts", "loader"))
+
+
+def kernel_program() -> str:
+    """The source of the kernel program in one piece, as BCC wants it: what map methods such as
+    ``pids.lookup()`` mean, it works out in the file that it compiles and in no other.
+    """
+    lines = []
+    for line in (KERNEL / "bpf_calls.c").read_text(encoding="utf-8").splitlines():
+        name = line.removeprefix('#include "').rstrip('"')
+        beside = KERNEL / name
+        if name != line and beside.is_file():
+            lines += beside.read_text(encoding="utf-8").splitlines()
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"

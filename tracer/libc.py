@@ -2,10 +2,9 @@
 """System calls that Python 3.11 has no binding for."""
 
 import ctypes
-import errno
 import os
 import platform
-from pathlib import PurePath
+import struct
 from typing import Final
 
 _SYS_BPF: Final = {
@@ -13,8 +12,22 @@ _SYS_BPF: Final = {
     "ppc64le": 361, "s390x": 351,
 }.get(platform.machine(), 280)  # fmt: skip
 
-_CLONE_NEWNS: Final = 0x00020000
-_MS_SLAVE: Final = 1 << 19
+_SYS_PERF_EVENT_OPEN: Final = {
+    "x86_64": 298, "aarch64": 241, "riscv64": 241, "loongarch64": 241,
+    "ppc64le": 319, "s390x": 331,
+}.get(platform.machine(), 241)  # fmt: skip
+
+_SYS_FSOPEN: Final = 430  # the same on all architectures
+_SYS_FSCONFIG: Final = 431
+_SYS_FSMOUNT: Final = 432
+_FSCONFIG_CMD_CREATE: Final = 6
+_CLOEXEC: Final = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
+
+_PERF_TYPE_TRACEPOINT: Final = 2
+_PERF_ATTR_SIZE: Final = 128
+_PERF_FLAG_FD_CLOEXEC: Final = 8
+_PERF_SET_BPF: Final = 0x40042408  # PERF_EVENT_IOC_SET_BPF
+_PERF_ENABLE: Final = 0x2400  # PERF_EVENT_IOC_ENABLE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,33 +41,65 @@ def bpf(cmd: int, attr: bytes) -> int:
     return _checked(_libc.syscall(_SYS_BPF, ctypes.c_long(cmd), buffer, ctypes.c_long(len(attr))))
 
 
-def unshare_mounts(target: str) -> None:
-    """Gives this process mounts of its own: what it mounts on target, nobody else sees.
+def detached_mount(fstype: str) -> int:
+    """Mounts a file system that needs no device, for nobody but whoever has the descriptor.
 
-    Whether a mount spreads to other namespaces depends on the mount it is put on,
-    which is the first one on the way from target to the root. (In a chroot that
-    need not be the root.)
+    fsopen(2), fsmount(2), since Linux 5.2.
 
-    :raises OSError: not permitted.
+    :returns: of its root directory; the caller's.
+    :raises OSError: not permitted, or there is no such file system.
     """
-    _checked(_libc.unshare(_CLONE_NEWNS))
-    for path in (target, *map(str, PurePath(target).parents)):
-        slave = ctypes.c_ulong(_MS_SLAVE)
-        if _libc.mount(b"none", os.fsencode(path), None, slave, None) == 0:
-            return
-        if ctypes.get_errno() != errno.EINVAL:  # "not a mount point"
-            break
-    number = ctypes.get_errno()
-    raise OSError(number, os.strerror(number))
+    context = _checked(_libc.syscall(_SYS_FSOPEN, fstype.encode(), ctypes.c_long(_CLOEXEC)))
+    try:
+        create = ctypes.c_long(_FSCONFIG_CMD_CREATE)
+        _checked(_libc.syscall(_SYS_FSCONFIG, ctypes.c_long(context), create, None, None, 0))
+        zero = ctypes.c_long(0)
+        return _checked(
+            _libc.syscall(_SYS_FSMOUNT, ctypes.c_long(context), ctypes.c_long(_CLOEXEC), zero)
+        )
+    finally:
+        os.close(context)
 
 
-def mount(fstype: str, target: str) -> None:
-    """Mounts a file system that needs no device.
+def attach_tracepoint(event_id: int, prog_fd: int) -> int:
+    """Runs a BPF program at a tracepoint, on all CPUs and for all processes.
 
-    :raises OSError: not permitted, or there is no such file system or directory.
+    perf_event_open(2) with ``PERF_TYPE_TRACEPOINT``; which CPU and process the event
+    is opened for does not matter to its program.
+
+    :returns: a descriptor that keeps it attached; the caller's.
+    :raises OSError: not permitted, or the program reads beyond the tracepoint's record.
     """
-    name = fstype.encode()
-    _checked(_libc.mount(name, os.fsencode(target), name, ctypes.c_ulong(0), None))
+    attr = ctypes.create_string_buffer(
+        struct.pack("=IIQQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_SIZE, event_id, 1), _PERF_ATTR_SIZE
+    )
+    arguments = [ctypes.c_long(number) for number in (-1, 0, -1, _PERF_FLAG_FD_CLOEXEC)]
+    event = _checked(_libc.syscall(_SYS_PERF_EVENT_OPEN, attr, *arguments))
+    try:
+        for request, argument in ((_PERF_SET_BPF, prog_fd), (_PERF_ENABLE, 0)):
+            _checked(_libc.ioctl(event, ctypes.c_ulong(request), ctypes.c_long(argument)))
+    except BaseException:
+        os.close(event)
+        raise
+    return event
+
+
+def open_by_handle(mount_fd: int, handle_type: int, handle: bytes) -> int:
+    """open_by_handle_at(2): a directory by what its file system calls it, without a path.
+
+    No other files: of those, the kernel may not know where they are.
+
+    :param mount_fd: any file of that file system, not opened with O_PATH.
+    :param handle_type: how the file system reads the handle.
+    :returns: a descriptor with O_PATH and close-on-exec, which is the caller's.
+    :raises OSError: ESTALE if there is no such file (any more), ENOTDIR if it is no
+        directory, EPERM without CAP_DAC_READ_SEARCH.
+    """
+    # struct file_handle: handle_bytes, handle_type, f_handle
+    data = struct.pack("=Ii", len(handle), handle_type) + handle
+    buffer = ctypes.create_string_buffer(data, len(data))
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    return _checked(_libc.open_by_handle_at(mount_fd, buffer, flags))
 
 
 def _checked(result: int) -> int:

@@ -1,239 +1,259 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the kernel program and attaches it, in a process of its own.
+"""From the source of the kernel program to maps, programs and attachments."""
 
-BCC brings libLLVM, over 100 MB that only the compilation needs. So the tracer
-forks a child that imports BCC, compiles, attaches, sends the file descriptors of
-everything home over a socket and ends; the tracer never maps any of it. The
-programs stay attached, because the descriptors do.
-"""
-
-import json
+import hashlib
+import importlib.util
 import mmap
 import os
 import platform
-import signal
-import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from struct import Struct
+from typing import Final, NamedTuple
 
-from ..decoders import uapi
+from ..events.call import ObjectKind
 from ..events.errors import CannotStart
-from . import btf, installed, libc
+from ..events.wire import OBJECT, OBJECT_KINDS
+from . import compiler, facts, installed, libc, own
+from .cache import Cache, Form
+from .compiler import Bytecode
+from .facts import Facts
+from .own import BpfMap, NotLoaded
 from .privilege import NOT_PERMITTED
+from .tracefs import Tracefs
 
-# Where struct pt_regs keeps system call arguments 4 and 5 (arch/*/include/asm/ptrace.h).
-_ARGUMENT_OFFSETS: Final = {"x86_64": (56, 72), "aarch64": (24, 32)}
-_TASK_PT_REGS: Final = 175  # BPF_FUNC_task_pt_regs, since Linux 5.15
-
-MAPS: Final = ("config", "pids", "uids", "comms", "counts", "calls", "unfollowed")
+MAPS: Final = (
+    "config", "plans", "pids", "uids", "comms", "cgroups", "blank_thread", "counts", "calls",
+    "unfollowed", "threads_used",
+)  # fmt: skip
 """The maps of the C source that user space works with."""
 
-_TRACEFS: Final = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+_ENTER, _EXIT = ("syscalls", "sys_enter_bpf"), ("syscalls", "sys_exit_bpf")
+_NEW_TASK = ("task", "task_newtask")
+_EXEC_TASK, _END_TASK = ("sched", "sched_process_exec"), ("sched", "sched_process_exit")
+_FUNCTIONS: Final = {
+    "enter_bpf": _ENTER, "exit_bpf": _EXIT, "new_task": _NEW_TASK, "exec_task": _EXEC_TASK,
+    "exit_task": _END_TASK,
+}  # fmt: skip
+"""The programs of the C source by their tracepoints."""
+_STEPS: Final = ("step_process", "step_enter_bulk", "step_exit_bulk", "step_exit_long")
+"""Programs that others go on to, in the order of enum step."""
+_CALIBRATE: Final = "calibrate"
+_QUIET_TRACEPOINT: Final = "task_rename"  # a program that does nothing hangs there briefly
 
-_DETAIL_LIMIT: Final = 16_384
-_MAX_FDS: Final = 32
-_MAX_MESSAGE: Final = 1 << 18
+_BYTECODE: Final = Form("bytecode.json", Bytecode.to_json, Bytecode.from_json)
+_FACTS: Final = Form("kernel.json", Facts.to_json, Facts.from_json)
 
-INSTALL_BCC: Final = (
-    "install it with your distribution's package manager: python3-bpfcc (Debian, Ubuntu),"
-    " python3-bcc (Fedora, RHEL, openSUSE), python-bcc (Arch) or py3-bcc (Alpine)"
-)
+_U32: Final = Struct("=I")
+_KEY_0: Final = bytes(4)
+_OBJECT_OPS: Final = 2 * OBJECT_KINDS * 8  # bytes of struct object_ops
+_LOG_LIMIT: Final = 16_384
+
+
+class Sizes(NamedTuple):
+    """Of what is made in the kernel."""
+
+    ring: int
+    """Bytes, a power of two."""
+    cpus: int
+    """Possible ones."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that have called bpf(2) and live, or are in it: about 2 KB each."""
+        return min(max(1024, 256 * self.cpus), 2048)
+
+    @property
+    def processes(self) -> int:
+        """Traced ones, if only some are: about 64 bytes each."""
+        return 16_384
 
 
 class Loaded(NamedTuple):
-    """What the child hands over."""
+    """What runs in the kernel and is ours."""
 
     fds: Mapping[str, int]
-    """Maps by their name in the C source, ``program:NAME``, ``attached:CATEGORY:EVENT``."""
-    kernel_names: Mapping[str, Mapping[int, str]]
+    """Maps by their name in the C source, ``program:NAME``, ``attached:NAME``."""
+    facts: Facts
     warnings: list[str]
     """What is missing here though tracing works."""
+    has_objects: bool
 
 
-def load(*, ring_pages: int, follow: bool) -> Loaded:
-    """Compiles and attaches; the programs look at nothing until they are told to.
+def load(sizes: Sizes, cache: Cache, *, follow: bool) -> Loaded:
+    """Makes everything and attaches it; the programs look at nothing until they are told to.
 
-    :param ring_pages: size of the ring, a power of two.
-    :param follow: also attach to fork and exit of processes.
+    :param follow: also attach to the fork of processes.
     :raises CannotStart: with the reason and the cure.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_MESSAGE)
-    child = os.fork()
-    if child == 0:
-        ours.close()
-        _child(theirs, lambda: _compile_and_attach(ring_pages, follow))
-    theirs.close()
-    try:
-        with ours:
-            message, fds, _, _ = socket.recv_fds(ours, _MAX_MESSAGE, _MAX_FDS)
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        raise
-    finally:
-        _, status = os.waitpid(child, 0)
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    if not message:
-        raise CannotStart(
-            "the compilation of the kernel program ended early"
-            f" (wait status {status}); is there enough memory (about 200 MB)?"
-        )
-    answer = json.loads(message)
-    if "error" in answer:
-        raise CannotStart(answer["error"], answer["detail"])
-    names = {
-        enum: {int(value): name for value, name in constants.items()}
-        for enum, constants in answer["kernel_names"].items()
-    }
-    return Loaded(dict(zip(answer["fds"], fds, strict=True)), names, answer["warnings"])
-
-
-def _child(home: socket.socket, work: Callable[[], tuple[dict[str, Any], list[int]]]) -> NoReturn:
-    # Never returns into the parent's code, and never runs its exit handlers.
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        noise = os.memfd_create("bcc-output")
-        os.dup2(noise, 1)
-        os.dup2(noise, 2)
-        try:
-            answer, fds = work()
-        except CannotStart as error:
-            answer, fds = {"error": str(error), "detail": _printed(noise)}, []
-        except Exception as error:
-            message = f"cannot load the kernel program: {type(error).__name__}: {error}"
-            answer, fds = {"error": message, "detail": _printed(noise)}, []
-        socket.send_fds(home, [json.dumps(answer).encode()], fds)
-    finally:
-        os._exit(0)
-
-
-def _printed(noise: int) -> str:
-    # The end of what BCC, clang and the verifier wrote.
-    start = max(0, os.fstat(noise).st_size - _DETAIL_LIMIT)
-    return os.pread(noise, _DETAIL_LIMIT, start).decode("utf-8", "replace")
-
-
-def _compile_and_attach(ring_pages: int, follow: bool) -> tuple[dict[str, Any], list[int]]:
-    bcc = _import_bcc()
-    _provide_tracefs()
+    known = cache.get(_FACTS, f"{_version()} {facts.kernel_identity()}", facts.gather)
     warnings: list[str] = []
-    names, has_pt_regs = _kernel_names(warnings)
-    os.environ["BCC_KERNEL_SOURCE"] = str(installed.KERNEL)
+    kernel_reads = facts.may_read_kernel_memory()
+    _warn(known, kernel_reads, warnings)
+    with Tracefs() as tracefs, ExitStack() as stack:
+        flags = _flags(sizes, tracefs, known, kernel_reads=kernel_reads)
+        fds = _made(sizes, cache, flags, stack)
+        has_objects = f"program:{_CALIBRATE}" in fds and _calibrate(fds, warnings)
+        for function, tracepoint in _FUNCTIONS.items():
+            if tracepoint == _NEW_TASK and not follow:
+                continue
+            event = _attached(tracefs, tracepoint, fds[f"program:{function}"])
+            stack.callback(os.close, event)
+            fds[f"attached:{function}"] = event
+        stack.pop_all()
+    return Loaded(fds, known, warnings, has_objects)
+
+
+def _version() -> str:
+    """Of all that makes what is kept: changes with any file of ours that takes part."""
+    digest = hashlib.sha256()
+    for path in installed.sources():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _bcc_version() -> str:
+    """Without importing it, which is what we are at pains not to do.
+
+    Empty if there is none: then what another one compiled will do.
+    """
+    spec = importlib.util.find_spec("bcc")
+    version = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
     try:
-        program = bcc.BPF(
-            src_file=str(installed.KERNEL_PROGRAM), cflags=_flags(ring_pages, follow, has_pt_regs)
-        )
-    except Exception as error:
-        raise CannotStart(_translated(str(error))) from error
-    fds = {name: program[name].map_fd for name in MAPS}
-    fds |= {f"program:{name.decode()}": function.fd for name, function in program.funcs.items()}
-    fds |= {f"attached:{name.decode()}": fd for name, fd in program.tracepoint_fds.items()}
-    answer = {"fds": list(fds), "kernel_names": names, "warnings": warnings}
-    return answer, list(fds.values())
-
-
-def _import_bcc() -> Any:
-    try:
-        import bcc  # noqa: PLC0415 - it maps libLLVM, which only this child may
-    except ImportError as error:
-        raise CannotStart(
-            f"the Python module of BCC is missing: {INSTALL_BCC}{_hidden_by_venv()}"
-        ) from error
-    if not hasattr(bcc, "BPF"):
-        raise CannotStart(
-            "the Python module bcc that is installed is PyPI's, which has nothing to do with"
-            f" BPF: remove it (pip uninstall bcc), then {INSTALL_BCC}"
-        )
-    return bcc
-
-
-def _hidden_by_venv() -> str:
-    try:
-        settings = Path(sys.prefix, "pyvenv.cfg").read_text(encoding="utf-8")
+        return version.read_text(encoding="utf-8") if version else ""
     except OSError:
-        return ""  # not in a virtual environment
-    if "include-system-site-packages = true" in settings:
-        return ""
-    return (
-        "; if it is installed, this virtual environment does not see it: make it with"
-        " /usr/bin/python3 -m venv --system-site-packages"
+        return "unknown"
+
+
+def _warn(known: Facts, kernel_reads: bool, warnings: list[str]) -> None:
+    if known.problem:
+        warnings.append(
+            f"no BTF of this kernel ({known.problem}): objects behind descriptors, what"
+            " process calls besides its ids, keys and values are not shown; constants newer than"
+            " this bpfsnoop show as numbers, the arguments of BPF_COMMON_ATTRS as 0"
+        )
+    elif not kernel_reads:
+        warnings.append(
+            "this kernel does not permit BPF to read its memory (lockdown=confidentiality?):"
+            " objects behind descriptors, keys and values, and paths of executables are not shown"
+        )
+    elif not known.has_objects:
+        warnings.append(
+            "the structs of this kernel are not as expected: objects behind descriptors,"
+            " keys and values are not shown"
+        )
+
+
+def _flags(sizes: Sizes, tracefs: Tracefs, known: Facts, *, kernel_reads: bool) -> list[str]:
+    events = (_ENTER, _EXIT, _NEW_TASK, _EXEC_TASK)
+    enter, leave, fork, execute = (tracefs.offsets(*event) for event in events)
+    try:
+        places = {
+            "ENTER_CMD": enter["cmd"], "ENTER_UATTR": enter["uattr"], "ENTER_SIZE": enter["size"],
+            "EXIT_RET": leave["ret"], "NEWTASK_PID": fork["pid"],
+            "NEWTASK_CLONE_FLAGS": fork["clone_flags"], "EXEC_OLD_PID": execute["old_pid"],
+        }  # fmt: skip
+    except KeyError as error:
+        raise CannotStart(f"the tracepoints of this kernel have no field {error}") from None
+    settings = places | {
+        "PAGE_SIZE": mmap.PAGESIZE,
+        "POSSIBLE_CPUS": sizes.cpus,
+        "THREADS_MAX": sizes.threads,
+    }
+    return [
+        f"-I{installed.KERNEL / 'include'}",
+        f"-I{installed.WIRE}",
+        f"-I{installed.KERNEL}",
+        *(f"-D{name}={value}" for name, value in settings.items()),
+        *known.flags(kernel_reads=kernel_reads),
+    ]
+
+
+def _made(sizes: Sizes, cache: Cache, flags: list[str], stack: ExitStack) -> dict[str, int]:
+    # Maps and programs by name. What was kept may be no good after all.
+    bcc = _bcc_version()
+    key = " ".join([_version(), platform.machine(), *flags, bcc])
+    for attempt in ("kept", "new"):
+        with ExitStack() as attempted:
+            bytecode = cache.get(_BYTECODE, key, lambda: compiler.compiled(flags), near=not bcc)
+            try:
+                fds = _loaded(bytecode, sizes, attempted)
+            except (OSError, KeyError) as error:
+                cache.drop(_BYTECODE)
+                if attempt == "new":
+                    raise _not_loaded(error) from error
+                continue
+            stack.push(attempted.pop_all())
+            return fds
+    raise AssertionError("not reached")
+
+
+def _loaded(bytecode: Bytecode, sizes: Sizes, stack: ExitStack) -> dict[str, int]:
+    most = {"calls": sizes.ring, "pids": sizes.processes}
+    fds: dict[str, int] = {}
+    for name, spec in bytecode.maps.items():
+        asked = spec._replace(max_entries=most.get(name, spec.max_entries))
+        fds[name] = own.create_map(asked, name)
+        stack.callback(os.close, fds[name])
+    for name, function in bytecode.functions.items():
+        code = bytearray(function.insns)
+        for number, of in function.maps.items():
+            code[8 * number + 4 : 8 * number + 8] = fds[of].to_bytes(4, sys.byteorder)
+        kind = own.RAW_TRACEPOINT if name == _CALIBRATE else own.TRACEPOINT
+        fd = own.load_program(kind, bytes(code), name)
+        stack.callback(os.close, fd)
+        fds[f"program:{name}"] = fd
+    steps = BpfMap(fds["steps"], 4, 4)
+    for number, name in enumerate(_STEPS):
+        if step := fds.get(f"program:{name}"):
+            steps[_U32.pack(number)] = _U32.pack(step)
+    return fds
+
+
+def _not_loaded(error: Exception) -> CannotStart:
+    detail = error.log[-_LOG_LIMIT:] if isinstance(error, NotLoaded) else ""
+    if isinstance(error, PermissionError) and not detail:
+        return CannotStart(f"{NOT_PERMITTED}; -v shows the details", detail)
+    return CannotStart(
+        f"the kernel did not take the program ({error}); -v shows the details", detail
     )
 
 
-def _provide_tracefs() -> None:
-    # BCC reads the tracepoints' formats there. Where it is not mounted, it is for
-    # this child alone.
-    if any(map(_has_tracepoint, _TRACEFS)):
-        return
+def _attached(tracefs: Tracefs, tracepoint: tuple[str, str], prog_fd: int) -> int:
     try:
-        libc.unshare_mounts(_TRACEFS[0])
-        libc.mount("tracefs", _TRACEFS[0])
+        return libc.attach_tracepoint(tracefs.event_id(*tracepoint), prog_fd)
     except OSError as error:
         raise CannotStart(
-            f"tracefs is not mounted and cannot be mounted here ({error.strerror}):"
-            f" mount it with 'mount -t tracefs tracefs {_TRACEFS[0]}'"
+            f"cannot attach to the tracepoint {':'.join(tracepoint)}: {error.strerror}"
         ) from error
-    if not _has_tracepoint(_TRACEFS[0]):
-        raise CannotStart(
-            "this kernel has no tracepoint syscalls:sys_enter_bpf: it needs"
-            " CONFIG_FTRACE_SYSCALLS and CONFIG_BPF_SYSCALL"
-        )
 
 
-def _has_tracepoint(tracefs: str) -> bool:
+def _calibrate(fds: dict[str, int], warnings: list[str]) -> bool:
+    """Shows the kernel program a descriptor of each kind, and compares what it makes of them."""
     try:
-        with open(f"{tracefs}/events/syscalls/sys_enter_bpf/format", "rb"):
-            return True
-    except PermissionError as error:
-        raise CannotStart(
-            f"{tracefs} is closed to this user, whatever its capabilities: run it as root"
-        ) from error
-    except OSError:
-        return False
-
-
-def _kernel_names(warnings: list[str]) -> tuple[dict[str, dict[int, str]], bool]:
-    # Also whether this kernel lets us reach system call arguments 4 and 5.
-    try:
-        names = btf.kernel_names((*uapi.ENUMS, btf.HELPERS))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        with ExitStack() as stack:
+            nothing = bytes.fromhex("b700000000000000 9500000000000000")  # r0 = 0; exit
+            quiet = own.load_program(own.RAW_TRACEPOINT, nothing, "nothing")
+            stack.callback(os.close, quiet)
+            examples = {ObjectKind.MAP: fds["config"], ObjectKind.PROG: quiet}
+            examples[ObjectKind.LINK] = own.open_raw_tracepoint(quiet, _QUIET_TRACEPOINT)
+            stack.callback(os.close, examples[ObjectKind.LINK])
+            with suppress(OSError):  # the kernel's own, if it has BTF
+                examples[ObjectKind.BTF] = own.open_btf(1)
+                stack.callback(os.close, examples[ObjectKind.BTF])
+            for kind, fd in examples.items():
+                own.run_raw_tracepoint(fds[f"program:{_CALIBRATE}"], (kind, fd))
+                seen = OBJECT.unpack(BpfMap(fds["calibrated"], 4, OBJECT.size)[_KEY_0])
+                wanted = 1 if kind is ObjectKind.BTF else own.object_id(fd)
+                if seen[:2] != (kind, wanted):
+                    raise OSError(0, f"a {kind.name.lower()} looks like {seen[:2]}")
+    except OSError as error:
+        BpfMap(fds["object_ops"], 4, _OBJECT_OPS)[_KEY_0] = bytes(_OBJECT_OPS)
         warnings.append(
-            f"no BTF of this kernel ({btf.VMLINUX}: {reason}): constants newer than this"
-            " bpfsnoop show as numbers, the arguments of BPF_COMMON_ATTRS as 0"
+            "objects behind descriptors, keys and values are not shown: calibration failed"
+            f" ({error.strerror})"
         )
-        return {}, False
-    helpers = names.pop(btf.HELPERS, {})
-    return names, _TASK_PT_REGS in helpers
-
-
-def _flags(ring_pages: int, follow: bool, has_pt_regs: bool) -> list[str]:
-    flags = [
-        f"-I{installed.KERNEL / 'include'}",
-        f"-I{installed.WIRE}",
-        f"-DRING_PAGES={ring_pages}",
-        f"-DPAGE_SIZE={mmap.PAGESIZE}",
-    ]
-    if follow:
-        flags.append("-DFOLLOW_CHILDREN=1")
-    offsets = _ARGUMENT_OFFSETS.get(platform.machine())
-    if has_pt_regs and offsets:
-        flags += [f"-DARG4_OFFSET={offsets[0]}", f"-DARG5_OFFSET={offsets[1]}"]
-    return flags
-
-
-def _translated(message: str) -> str:
-    # What BCC says, in words that help; what it printed goes with them as detail.
-    if "compile" in message:
-        return "BCC could not compile the kernel program; -v shows what it printed"
-    if "Operation not permitted" in message or "Permission denied" in message:
-        return f"{NOT_PERMITTED}; -v shows the details"
-    if "attach" in message:
-        return f"cannot attach to the tracepoints of bpf(2): {message}"
-    return f"the kernel did not take the program ({message}); -v shows the details"
+        return False
+    return True

@@ -3,17 +3,37 @@
 
 import ctypes
 import errno
+import os
 import struct
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from .libc import bpf
 
+_MAP_CREATE: Final = 0
 _MAP_LOOKUP_ELEM: Final = 1
 _MAP_UPDATE_ELEM: Final = 2
 _MAP_DELETE_ELEM: Final = 3
 _MAP_GET_NEXT_KEY: Final = 4
+_PROG_LOAD: Final = 5
+_PROG_TEST_RUN: Final = 10
 _OBJ_GET_INFO_BY_FD: Final = 15
+_RAW_TRACEPOINT_OPEN: Final = 17
+_BTF_GET_FD_BY_ID: Final = 19
+
+TRACEPOINT: Final = 5  # BPF_PROG_TYPE_TRACEPOINT
+RAW_TRACEPOINT: Final = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
+
+_NAME_MAX: Final = 15
+_LOG_SIZE: Final = 1 << 20
+# prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version,
+# prog_flags, prog_name
+_LOAD: Final = struct.Struct("=IIQQIIQII16s")
+# map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node, map_name
+_CREATE: Final = struct.Struct("=IIIIIII16s")
+# prog_fd, retval, data sizes and pointers, repeat, duration, ctx_size_in and _out, ctx_in
+_TEST: Final = struct.Struct("=IIIIQQIIIIQ")
+_OPEN: Final = struct.Struct("=QI4x")  # name, prog_fd
 
 # map_fd, key, value or next_key, flags
 _ELEM: Final = struct.Struct("=I4xQQQ")
@@ -22,6 +42,105 @@ _INFO: Final = struct.Struct("=IIQ")
 
 _PROG_INFO_SIZE: Final = 256
 RECURSION_MISSES: Final = struct.Struct("=208xQ")  # in struct bpf_prog_info, since Linux 5.12
+
+
+class MapSpec(NamedTuple):
+    """What a map is made from."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
+class NotLoaded(OSError):
+    """The kernel did not take a program.
+
+    :param log: the end of what the verifier said, or empty.
+    """
+
+    def __init__(self, error: OSError, log: str) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.log = log
+
+
+def create_map(spec: MapSpec, name: str) -> int:
+    """:returns: a descriptor, the caller's.
+    :raises OSError: the kernel does not know such maps, or has no memory.
+    """
+    return bpf(
+        _MAP_CREATE,
+        _CREATE.pack(
+            spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags, 0, 0,
+            name.encode()[:_NAME_MAX],
+        ),
+    )  # fmt: skip
+
+
+def load_program(prog_type: int, insns: bytes, name: str) -> int:
+    """:param insns: ``struct bpf_insn`` one behind the other.
+    :returns: a descriptor, the caller's.
+    :raises NotLoaded: with what the verifier said.
+    """
+    code = ctypes.create_string_buffer(insns, len(insns))
+    license_ = ctypes.create_string_buffer(b"GPL")
+    attr = [prog_type, len(insns) // 8, ctypes.addressof(code), ctypes.addressof(license_)]
+    end = [0, 0, name.encode()[:_NAME_MAX]]
+    try:
+        return bpf(_PROG_LOAD, _LOAD.pack(*attr, 0, 0, 0, *end))
+    except OSError as error:
+        log = ctypes.create_string_buffer(_LOG_SIZE)
+        try:
+            os.close(bpf(_PROG_LOAD, _LOAD.pack(*attr, 1, len(log), ctypes.addressof(log), *end)))
+        except OSError:
+            pass  # as expected; this time it said why
+        raise NotLoaded(error, log.value.decode("utf-8", "replace")) from error
+
+
+def run_raw_tracepoint(prog_fd: int, arguments: Sequence[int]) -> None:
+    """Runs a program once, in this process (``BPF_PROG_TEST_RUN``, since Linux 5.10).
+
+    :param arguments: the tracepoint's, each a ``__u64``.
+    :raises OSError: the kernel cannot do that.
+    """
+    context = struct.pack(f"={len(arguments)}Q", *arguments)
+    buffer = ctypes.create_string_buffer(context, len(context))
+    bpf(_PROG_TEST_RUN, _TEST.pack(prog_fd, *[0] * 7, len(buffer), 0, ctypes.addressof(buffer)))
+
+
+def open_raw_tracepoint(prog_fd: int, name: str) -> int:
+    """:returns: the descriptor of a link, the caller's.
+    :raises OSError: there is no such tracepoint.
+    """
+    text = ctypes.create_string_buffer(name.encode())
+    return bpf(_RAW_TRACEPOINT_OPEN, _OPEN.pack(ctypes.addressof(text), prog_fd))
+
+
+def open_btf(number: int) -> int:
+    """:returns: the descriptor of the BTF object with this id, the caller's.
+    :raises OSError: there is none.
+    """
+    return bpf(_BTF_GET_FD_BY_ID, struct.pack("=I", number))
+
+
+def map_spec(fd: int) -> MapSpec:
+    """What a map was made from."""
+    # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags
+    kind, _, key_size, value_size, max_entries, flags = struct.unpack_from("=6I", _info(fd))
+    return MapSpec(kind, key_size, value_size, max_entries, flags)
+
+
+def object_id(fd: int) -> int:
+    """The id of a map, program or link: the second field of its info."""
+    number: int = struct.unpack_from("=II", _info(fd))[1]
+    return number
+
+
+def _info(fd: int) -> bytes:
+    info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
+    bpf(_OBJ_GET_INFO_BY_FD, _INFO.pack(fd, len(info), ctypes.addressof(info)))
+    return info.raw
 
 
 class BpfMap:
@@ -82,7 +201,5 @@ def missed_runs(prog_fd: int) -> int:
 
     Kernels before 6.7 do not count it for tracepoints and say 0.
     """
-    info = ctypes.create_string_buffer(_PROG_INFO_SIZE)
-    bpf(_OBJ_GET_INFO_BY_FD, _INFO.pack(prog_fd, len(info), ctypes.addressof(info)))
-    misses: int = RECURSION_MISSES.unpack_from(info)[0]
+    misses: int = RECURSION_MISSES.unpack_from(_info(prog_fd))[0]
     return misses

@@ -38,7 +38,7 @@ def run(
     decoder = Decoder(source.kernel_names)
     shown = 0
     for calls, clock_offset_ns in source.batches():
-        for call in calls:
+        for call, process in calls:
             if max_events and shown == max_events:
                 break
             if not selection.wants(call):
@@ -47,7 +47,7 @@ def run(
             time_ns = call.start_ns + clock_offset_ns
             shown += 1
             for sink in sinks:
-                sink.event(event, time_ns, shown)
+                sink.event(event, process, time_ns, shown)
         output.flush()
         if max_events and shown == max_events:
             source.finish()

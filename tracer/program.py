@@ -11,9 +11,12 @@ from ..events.call import Totals
 from ..events.wire import (
     CALL_COUNT,
     COMM_LEN,
+    COMMAND_PLAN,
     COMMAND_SLOTS,
+    FILTER_CGROUP,
     FILTER_COMM,
     FILTER_PID,
+    FILTER_PIDNS,
     FILTER_UID,
     TRACE_CHILDREN,
     TRACE_NAMED,
@@ -22,7 +25,7 @@ from ..events.wire import (
     TRACER_CONFIG,
     parse_counts,
 )
-from .loader import Loaded
+from .loader import Loaded, Sizes
 from .own import BpfMap, missed_runs
 from .ring import Ring
 
@@ -43,6 +46,10 @@ class KernelFilter:
     """Processes that are traced together with what they fork; needs ``follow``."""
     uids: frozenset[int] = frozenset()
     comms: frozenset[bytes] = frozenset()
+    cgroups: tuple[str, ...] = ()
+    """Directories of cgroup v2; what is below counts."""
+    pid_namespace: tuple[int, int] | None = None
+    """Device and inode number of its file in /proc/PID/ns."""
     slots: int = ALL_SLOTS
     """Bit n: commands of counter slot n (``struct tracer_config.commands``)."""
 
@@ -50,14 +57,13 @@ class KernelFilter:
 class Program:
     """The attached program, by the descriptors that the loader sent.
 
-    :param ring_size: bytes.
+    :param plans: what to fetch for each command, ``struct command_plan`` by counter slot.
     """
 
-    def __init__(self, loaded: Loaded, ring_size: int) -> None:
+    def __init__(self, loaded: Loaded, sizes: Sizes, plans: Mapping[int, bytes]) -> None:
         self._fds: Mapping[str, int] = loaded.fds
-        self._commands = 0
-        self._filters = 0
-        cpus = possible_cpus()
+        self._wanted = KernelFilter()
+        cpus = sizes.cpus
         self._config = BpfMap(self._fds["config"], 4, TRACER_CONFIG.size)
         self._pids = BpfMap(self._fds["pids"], 4, TRACED_PROCESS.size)
         self._uids = BpfMap(self._fds["uids"], 4, 1)
@@ -65,7 +71,10 @@ class Program:
         self._counts = BpfMap(self._fds["counts"], 4, cpus * CALL_COUNT.size)
         self._unfollowed = BpfMap(self._fds["unfollowed"], 4, cpus * _U64.size)
         self.ring_fd = self._fds["calls"]
-        self.ring = Ring(self.ring_fd, ring_size)
+        self.ring = Ring(self.ring_fd, sizes.ring)
+        table = BpfMap(self._fds["plans"], 4, COMMAND_PLAN.size)
+        for slot, plan in plans.items():
+            table[_U32.pack(slot)] = plan
 
     def start(self, wanted: KernelFilter) -> None:
         """From here on calls are recorded; this process's own never are."""
@@ -77,12 +86,14 @@ class Program:
             self._uids[_U32.pack(uid)] = _SET
         for comm in wanted.comms:
             self._comms[comm[: COMM_LEN - 1].ljust(COMM_LEN, b"\0")] = _SET
-        self._commands = wanted.slots
-        self._filters = (
-            FILTER_PID * bool(wanted.pids | wanted.families)
-            | FILTER_UID * bool(wanted.uids)
-            | FILTER_COMM * bool(wanted.comms)
-        )
+        cgroups = BpfMap(self._fds["cgroups"], 4, 4)
+        for number, path in enumerate(wanted.cgroups):
+            directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                cgroups[_U32.pack(number)] = _U32.pack(directory)
+            finally:
+                os.close(directory)
+        self._wanted = wanted
         self._configure(running=True)
 
     def stop(self) -> None:
@@ -116,17 +127,13 @@ class Program:
         return Totals(
             counts={slot: count for slot, count in counts.items() if count.seen},
             unfinished=0,
-            missed_runs=self._missed("sys_enter_bpf") + self._missed("sys_exit_bpf"),
-            unfollowed=no_room + self._missed("task_newtask"),
+            missed_runs=self._missed("enter_bpf") + self._missed("exit_bpf"),
+            unfollowed=no_room + self._missed("new_task"),
             time_ns=time_ns,
         )
 
-    def _missed(self, tracepoint: str) -> int:
-        return sum(
-            missed_runs(fd)
-            for name, fd in self._fds.items()
-            if name.startswith("program:") and name.endswith(tracepoint)
-        )
+    def _missed(self, program: str) -> int:
+        return missed_runs(self._fds[f"program:{program}"])
 
     def close(self) -> None:
         """Detaches and frees everything."""
@@ -135,9 +142,19 @@ class Program:
             os.close(fd)
 
     def _configure(self, *, running: bool) -> None:
-        self._config[_KEY_0] = TRACER_CONFIG.pack(
-            self._commands, running, self._filters, os.getpid(), 0
+        wanted = self._wanted
+        filters = (
+            FILTER_PID * bool(wanted.pids | wanted.families)
+            | FILTER_UID * bool(wanted.uids)
+            | FILTER_COMM * bool(wanted.comms)
+            | FILTER_CGROUP * bool(wanted.cgroups)
+            | FILTER_PIDNS * bool(wanted.pid_namespace)
         )
+        device, inode = wanted.pid_namespace or (0, 0)
+        self._config[_KEY_0] = TRACER_CONFIG.pack(
+            wanted.slots, running, filters, os.getpid(), len(wanted.cgroups), inode,
+            os.minor(device),
+        )  # fmt: skip
 
 
 def possible_cpus() -> int:

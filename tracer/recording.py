@@ -6,8 +6,9 @@ A file is a magic line, then frames::
     u8 kind | u32 length | u32 crc32 of kind and payload | payload
 
 in the byte order of the machine that made it. The first frame is the header
-(JSON), the last the end (JSON); between them stand calls as they came from the
-ring, and the offset from boot time to wall-clock time wherever it changed.
+(JSON), the last the end (JSON); between them stand the records as they came from the
+ring, what else was found out about processes (JSON) ahead of their calls, and the offset
+from boot time to wall-clock time wherever it changed.
 """
 
 import json
@@ -19,13 +20,16 @@ from zlib import crc32
 
 from ..events.call import CommandCount, Totals
 from ..events.errors import RecordingError
+from ..events.process import Ancestor, Container, Missing, Surroundings
 from ..events.wire import COMMAND_SLOTS, WIRE_VERSION
+from .callers import Key
 
 _MAGIC: Final = b"\x93bpfsnoop recording 1\n"
 _FRAME: Final = Struct("=BII")
 _CLOCK: Final = Struct("=q")
 _MAX_PAYLOAD: Final = 1 << 24
 _MAX_TIME_NS: Final = (1 << 63) - 1
+_U64_MAX: Final = (1 << 64) - 1
 _MAX_COUNT: Final = 1 << 48  # more than anybody counts to, and sums stay within 64 bits
 
 # What reading JSON that is not as expected ends in.
@@ -33,7 +37,7 @@ _NONSENSE: Final = (
     ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
 
-HEADER, CALL, CLOCK, END = b"H", b"C", b"T", b"E"
+HEADER, CALL, CLOCK, PROCESS, END = b"H", b"C", b"T", b"P", b"E"
 
 
 class Header(NamedTuple):
@@ -43,6 +47,7 @@ class Header(NamedTuple):
     """``uname -srm``"""
     hostname: str
     host_id: str
+    boot_id: str
     probe: str
     kernel_names: Mapping[str, Mapping[int, str]]
 
@@ -72,6 +77,10 @@ class Recorder:
         for record in records:
             self._frame(CALL, record)
         self._file.flush()
+
+    def process(self, key: Key, surroundings: Surroundings) -> None:
+        """What was found out about a process, for its calls from here on."""
+        self._frame(PROCESS, json.dumps([*key, _plain(surroundings)]).encode())
 
     def end(self, totals: Totals) -> None:
         self._frame(END, json.dumps(totals._asdict()).encode())
@@ -204,6 +213,60 @@ def parse_end(payload: bytes, path: str) -> Totals:
         )
     except _NONSENSE as error:
         raise RecordingError(f"{path}: has an end that makes no sense") from error
+
+
+def parse_process(payload: bytes, path: str) -> tuple[Key, Surroundings]:
+    """What a PROCESS frame says.
+
+    :param path: of the recording, for the message.
+    :raises RecordingError: it is not one.
+    """
+    try:
+        *key, about = json.loads(payload)
+        return Key(*(_number(number, _U64_MAX) for number in key)), _surroundings(about)
+    except _NONSENSE as error:
+        raise RecordingError(f"{path}: has a process that makes no sense") from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold; bytes become text of as many characters."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, Missing):
+        return value.value
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _surroundings(about: list[Any]) -> Surroundings:
+    plain = Surroundings(*about)
+    container = plain.container
+    return Surroundings(
+        args=None if plain.args is None else tuple(map(_bytes, plain.args)),
+        args_cut=bool(plain.args_cut),
+        cwd=_bytes_or_none(plain.cwd),
+        ancestors=tuple(
+            Ancestor(_number(pid), _bytes(name), _bytes_or_none(exe), _number(ticks, _U64_MAX))
+            for pid, name, exe, ticks in plain.ancestors
+        ),
+        ancestors_cut=bool(plain.ancestors_cut),
+        cgroup=_bytes_or_none(plain.cgroup),
+        container=Container(*map(_printable, container)) if container else None,
+        missing={_identifier(what): Missing(why) for what, why in plain.missing.items()},
+    )
+
+
+def _bytes(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("not a string")
+    return text.encode("latin-1")
+
+
+def _bytes_or_none(text: Any) -> bytes | None:
+    return None if text is None else _bytes(text)
 
 
 # What a file says need not be what we wrote: nothing of it may upset a terminal or

@@ -8,16 +8,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ..decoders.capture import plans
+from ..decoders.insn import INSN
 from ..events.errors import CannotStart, Mistake, OutputError, UsageError
 from . import btf, loader, privilege
+from .cache import Cache
+from .cgroup import CgroupPaths, cgroup_directory
 from .command import TracedCommand, find_program
 from .config import Config
 from .pipeline import Outcome, run
-from .program import KernelFilter, Program
+from .process import ProcFs
+from .program import KernelFilter, Program, possible_cpus
 from .selection import CommandSet, Selection, command_set, kernel_comm
 from .sinks import Output, say, sinks_for
 from .source import PROBE, Live
 from .watch import Watch
+
+_PID_NAMESPACE: Final = "pid:"
 
 INTERRUPTED: Final = 130
 """The exit status of what Ctrl-C ended, as shells have it."""
@@ -51,8 +58,9 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
     with ExitStack() as stack:
         targets = _Targets({_pidfd(pid, stack): pid for pid in options.pids}, options.follow)
         outputs = _open_outputs(options, stack)
-        loaded = _loaded(options, follow=options.follow or bool(command_argv))
-        program = Program(loaded, options.ring_size)
+        sizes = loader.Sizes(options.ring_size, possible_cpus())
+        loaded = _loaded(options, sizes, follow=options.follow or bool(command_argv))
+        program = Program(loaded, sizes, plans(options.max_insns * INSN.size))
         stack.callback(program.close)
         watch = stack.enter_context(Watch(program.ring_fd))
         if command_argv:
@@ -63,7 +71,8 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         _start(program, _kernel_filter(options, commands, targets))
         for output in outputs.each():
             output.begin()
-        source = Live(program, loaded.kernel_names, watch, outputs.record)
+        proc = ProcFs(cgroups=stack.enter_context(CgroupPaths()))
+        source = Live(program, loaded.facts.names, watch, proc, outputs.record)
         if not targets.command:
             if not options.quiet:
                 say(f"tracing bpf(2) of {targets} ({PROBE}); Ctrl-C ends it")
@@ -147,10 +156,9 @@ def _start(program: Program, wanted: KernelFilter) -> None:
         raise CannotStart(f"the kernel does not take the filters: {error.strerror}") from error
 
 
-def _loaded(options: Config, *, follow: bool) -> loader.Loaded:
-    pages = options.ring_size // os.sysconf("SC_PAGESIZE")
+def _loaded(options: Config, sizes: loader.Sizes, *, follow: bool) -> loader.Loaded:
     try:
-        loaded = loader.load(ring_pages=pages, follow=follow)
+        loaded = loader.load(sizes, Cache(options.cache), follow=follow)
     except CannotStart as error:
         if options.verbose and error.detail and sys.stderr:
             sys.stderr.write(error.detail)
@@ -189,8 +197,31 @@ def _kernel_filter(options: Config, commands: CommandSet, targets: _Targets) -> 
         families=families,
         uids=frozenset(options.users),
         comms=frozenset(map(kernel_comm, options.comms)),
+        cgroups=tuple(map(_cgroup, options.cgroups)),
+        pid_namespace=_namespace(options.pid_namespace),
         slots=commands.slots(),
     )
+
+
+def _cgroup(path: str) -> str:
+    try:
+        return cgroup_directory(path)
+    except ValueError as error:
+        raise CannotStart(f"--cgroup: {error}") from None
+
+
+def _namespace(path: str) -> tuple[int, int] | None:
+    if not path:
+        return None
+    try:
+        about = os.stat(path)
+        kind = os.readlink(path) if os.path.islink(path) else _PID_NAMESPACE
+        nsfs = os.stat("/proc/self/ns/pid").st_dev
+    except OSError as error:
+        raise CannotStart(f"--pidns: cannot look at {path}: {error.strerror}") from None
+    if about.st_dev != nsfs or not kind.startswith(_PID_NAMESPACE):
+        raise CannotStart(f"--pidns: {path} is not a pid namespace: give a PID or /proc/PID/ns/pid")
+    return about.st_dev, about.st_ino
 
 
 def _pidfd(pid: int, stack: ExitStack) -> int:

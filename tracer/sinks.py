@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ..events import ecs, text
-from ..events.call import Totals
+from ..events.call import Call, Totals
 from ..events.ecs import Origin
 from ..events.errors import OutputError
 from ..events.event import Event
-from ..events.value import Xlat, printable
+from ..events.process import Process
+from ..events.process_document import line as process_line
+from ..events.value import Style, Xlat, printable
 from .config import Config
 
 _BUFFER: Final = 1 << 16
 _RED, _CYAN, _DIM, _PLAIN = "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
 _SECOND: Final = 1_000_000_000
+_INTRODUCED_MAX: Final = 4096
 
 
 class Output:
@@ -109,8 +112,10 @@ def _stdout() -> int:
 
 
 class Sink(Protocol):
-    def event(self, event: Event, time_ns: int, sequence: int) -> None:
+    def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
         """One event.
+
+        :param process: that made the call.
 
         :param time_ns: when the call began, ns since the epoch.
         """
@@ -127,8 +132,7 @@ class Sink(Protocol):
 class TextStyle:
     """How a line looks, after the options of the same names."""
 
-    xlat: Xlat
-    verbose: bool
+    calls: Style
     timestamps: str
     relative: bool
     syscall_times: bool
@@ -136,19 +140,21 @@ class TextStyle:
     color: bool
     process: bool
     """Begin with ``comm[pid]``, for there may be several."""
+    introduce: bool = False
+    """Say who it is before the first call of a process."""
 
     @classmethod
     def of(cls, config: Config, *, terminal: bool, several: bool) -> "TextStyle":
         wanted = terminal and not os.environ.get("NO_COLOR")
         return cls(
-            xlat=Xlat(config.constants),
-            verbose=config.verbose,
+            calls=Style(Xlat(config.constants), config.verbose, config.strings),
             timestamps=config.timestamps,
             relative=config.relative,
             syscall_times=config.syscall_times,
             column=config.column,
             color=config.color == "always" or (config.color == "auto" and wanted),
             process=several,
+            introduce=several and not config.quiet,
         )
 
 
@@ -159,11 +165,14 @@ class TextSink:
         self._output = output
         self._style = style
         self._previous_ns: int | None = None
+        self._introduced: dict[int, Process] = {}
 
-    def event(self, event: Event, time_ns: int, sequence: int) -> None:
+    def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
         style = self._style
+        if style.introduce and process is not self._introduced.get(process.pid):
+            self._introduce(process, event.call)
         leader = self._leader(event, time_ns)
-        call = text.call(event, style.xlat, verbose=style.verbose)
+        call = text.call(event, style.calls)
         padding = " " * max(1, style.column - len(leader) - len(call))
         result = f"= {text.result(event)}"
         if style.syscall_times:
@@ -175,6 +184,16 @@ class TextSink:
 
     def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
         pass  # losses are told on standard error
+
+    def _introduce(self, process: Process, call: Call) -> None:
+        self._introduced.pop(process.pid, None)
+        self._introduced[process.pid] = process
+        if len(self._introduced) > _INTRODUCED_MAX:
+            del self._introduced[next(iter(self._introduced))]
+        line = process_line(process, call.comm, call.uid)
+        if self._style.color:
+            line = f"{_DIM}{line}{_PLAIN}"
+        self._output.write(f"{line}\n".encode())
 
     def _leader(self, event: Event, time_ns: int) -> str:
         style = self._style
@@ -190,7 +209,7 @@ class TextSink:
         return leader + stamp
 
     def _colored(self, leader: str, call: str, result: str, event: Event) -> tuple[str, str, str]:
-        command = text.command(event, self._style.xlat)
+        command = text.command(event, self._style.calls.xlat)
         call = call.replace(command, f"{_CYAN}{command}{_PLAIN}", 1)
         if event.failed:
             result = f"{_RED}{result}{_PLAIN}"
@@ -218,13 +237,13 @@ class JsonSink:
         self._origin = origin
         self._style = style
 
-    def event(self, event: Event, time_ns: int, sequence: int) -> None:
+    def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
         message = ""
         if self._style:
-            call = text.call(event, self._style.xlat, verbose=self._style.verbose)
+            call = text.call(event, self._style.calls)
             message = f"{call} = {text.result(event)}"
         document = ecs.event_document(
-            event, self._origin, time_ns=time_ns, sequence=sequence, message=message
+            event, process, self._origin, time_ns=time_ns, sequence=sequence, message=message
         )
         self._output.write(ecs.json_line(document))
 
@@ -249,7 +268,7 @@ class SummarySink:
     output: Output
     _sums: dict[str, _Sum] = field(default_factory=dict)
 
-    def event(self, event: Event, time_ns: int, sequence: int) -> None:
+    def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
         name = event.command or text.command(event, Xlat.RAW)
         row = self._sums.setdefault(name, _Sum())
         row.calls += 1

@@ -9,9 +9,12 @@ from typing import BinaryIO, Final, NamedTuple, Protocol
 from ..events.call import Call, Totals
 from ..events.ecs import Origin
 from ..events.errors import RecordingError, WireError
+from ..events.process import Process, Surroundings
 from ..events.value import printable
-from ..events.wire import parse
 from . import recording
+from .assembly import Assembly
+from .callers import Callers, Key
+from .process import ProcFs
 from .program import Program
 from .recording import Header, Recorder, Recording, Writer
 from .watch import Watch
@@ -22,10 +25,18 @@ PROBE: Final = "tracepoint"
 _BATCH_BYTES: Final = 1 << 18
 _REPLAY_BATCH: Final = 4096
 _CLOCK_TOLERANCE_NS: Final = 1_000_000
+_TOLD_MAX: Final = 16_384
+
+
+class Seen(NamedTuple):
+    """A call, and who made it."""
+
+    call: Call
+    process: Process
 
 
 class Batch(NamedTuple):
-    calls: list[Call]
+    calls: list[Seen]
     clock_offset_ns: int
     """Wall-clock time minus boot time, for all of them."""
 
@@ -59,6 +70,7 @@ class Live:
     """Calls of this host, as they happen.
 
     :param watch: decides when it is over.
+    :param proc: where processes are looked up.
     :param record: where to keep the raw records, or None.
     """
 
@@ -67,14 +79,18 @@ class Live:
         program: Program,
         kernel_names: Mapping[str, Mapping[int, str]],
         watch: Watch,
+        proc: ProcFs,
         record: Writer | None,
     ) -> None:
-        self.origin = Origin(_hostname(), _machine_id(), PROBE)
+        self.origin = Origin(_hostname(), _machine_id(), PROBE, _boot_id())
         self.kernel_names = kernel_names
         self._program = program
         self._watch = watch
         self._clock_offset_ns = _clock_offset_ns()
         self._arrived = 0
+        self._assembly = Assembly()
+        self._proc = proc
+        self._callers = Callers(self._look)
         self._recorder = self._start_recording(record) if record else None
         self._end = End(None)
 
@@ -107,16 +123,27 @@ class Live:
             self._clock_offset_ns = offset
             if self._recorder:
                 self._recorder.clock(offset)
-        self._arrived += len(records)
+        calls = [call for record in records if (call := self._assembly.feed(record))]
+        # Processes first: they may end at any time, and a replay must know them by then.
+        seen = [Seen(call, self._callers.of(call, self._assembly.program(call)))
+                for call in calls]  # fmt: skip
+        self._arrived += len(calls)
         if self._recorder:
             self._recorder.calls(records)
-        return Batch([parse(record) for record in records], self._clock_offset_ns)
+        return Batch(seen, self._clock_offset_ns)
+
+    def _look(self, key: Key) -> Surroundings:
+        found = self._proc.surroundings(key.pid, key.start_ns, key.cgroup_id, key.exec_id)
+        if self._recorder:
+            self._recorder.process(key, found)
+        return found
 
     def _start_recording(self, file: Writer) -> Recorder:
         origin = self.origin
         header = Header(
-            _kernel_release(), origin.hostname, origin.host_id, origin.probe, self.kernel_names
-        )
+            _kernel_release(), origin.hostname, origin.host_id, origin.boot_id, origin.probe,
+            self.kernel_names,
+        )  # fmt: skip
         recorder = Recorder(file, header)
         recorder.clock(self._clock_offset_ns)
         return recorder
@@ -132,18 +159,28 @@ class Replay:
         self._recording = Recording(file, path)
         self._path = path
         header = self._recording.header
-        self.origin = Origin(header.hostname, header.host_id, header.probe)
+        self.origin = Origin(header.hostname, header.host_id, header.probe, header.boot_id)
         self.kernel_names = header.kernel_names
         self._finished = False
         self._end = End(None)
+        self._assembly = Assembly()
+        self._told: dict[Key, Surroundings] = {}
+        self._callers = Callers(self._told.get)
 
     def batches(self) -> Iterator[Batch]:
-        calls: list[Call] = []
+        calls: list[Seen] = []
         offset = 0
         try:
             for kind, payload in self._recording.frames():
                 if kind == recording.CALL and not self._finished:
-                    calls.append(parse(payload))
+                    if call := self._assembly.feed(payload):
+                        process = self._callers.of(call, self._assembly.program(call))
+                        calls.append(Seen(call, process))
+                elif kind == recording.PROCESS:
+                    key, surroundings = recording.parse_process(payload, self._path)
+                    self._told[key] = surroundings
+                    if len(self._told) > _TOLD_MAX:
+                        del self._told[next(iter(self._told))]
                 elif kind == recording.CLOCK:
                     later = recording.parse_clock(payload, self._path)
                     yield Batch(calls, offset)
@@ -175,8 +212,16 @@ def _hostname() -> str:
 
 
 def _machine_id() -> str:
+    return _line("/etc/machine-id")
+
+
+def _boot_id() -> str:
+    return _line("/proc/sys/kernel/random/boot_id")
+
+
+def _line(path: str) -> str:
     try:
-        with open("/etc/machine-id", "rb") as file:
+        with open(path, "rb") as file:
             return printable(file.read(64).strip())
     except OSError:
         return ""

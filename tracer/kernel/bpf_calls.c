@@ -1,94 +1,151 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * bpf(2) as the syscall tracepoints see it: arguments and attr at entry, attr
- * and result at exit, one record a call into a ring buffer.
+ * bpf(2) as the syscall tracepoints see it: arguments and attr at entry, attr and
+ * result at exit, and what the pointers and descriptors in it lead to; one record
+ * a call into a ring buffer.
  *
- * Compiled by BCC from this file as it stands. Settings come as -D:
- *   RING_PAGES       size of the ring, a power of two of PAGE_SIZE
- *   PAGE_SIZE        of this machine
- *   FOLLOW_CHILDREN  processes forked by a traced one may be traced too
- *   ARG4_OFFSET, ARG5_OFFSET
- *                    where struct pt_regs of this architecture keeps system
- *                    call arguments 4 and 5; without them they are not read
+ * Compiled by BCC from this file as it stands; settings and what is particular to
+ * the running kernel come as -D (tracer/loader.py, tracer/facts.py):
+ *   PAGE_SIZE, POSSIBLE_CPUS, THREADS_MAX
+ *   ENTER_..., EXIT_..., NEWTASK_..., EXEC_...
+ *                                       offsets in the tracepoints' records
+ *   ARG4_OFFSET, ARG5_OFFSET            of system call arguments in struct pt_regs
+ *   HAVE_KERNEL_READS                   bpf_probe_read_kernel() is permitted
+ *   HAVE_TASK, HAVE_PATHS, HAVE_OBJECTS, OFF_..., SIZE_...
+ *                                       offsets of struct members, from BTF
+ * Without HAVE_... it runs all the same and its records say less. How large the ring
+ * and the table of processes are is decided when they are made.
  */
 #include "wire.h"
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* Hides a value from the optimiser, so that the bound tested after it stays. */
 #define BARRIER(x) asm volatile("" : "+r"(x))
 
-/*
- * attr is at most 168 bytes in Linux 7.2, so this much of it waits for the exit
- * in every call, and only oversize ones need a slot in attr_rest as well.
- */
-#define ATTR_INLINE 192
-#define ATTR_REST (ATTR_MAX - ATTR_INLINE)
+/* Read from memory anew: what the verifier found out about the value is forgotten. */
+#define FRESH(x) (*(volatile typeof(x) *)&(x))
 
-/* A call between its entry and its exit. */
-struct open_call {
-	u64 start_ns;
-	u64 attr_addr;
-	u64 common_addr;
-	u32 common_size;
-	u32 cmd;
-	u32 size;
+#define NO_UNROLL _Pragma("clang loop unroll(disable)")
+
+/*
+ * A member of a struct of the kernel, by its offset. The verifier knows what the
+ * current task is and follows pointers from there, with no helper's call for each;
+ * a member that cannot be read is zero.
+ */
+#define FIELD(type, base, offset) (*(type *)((u64)(base) + (offset)))
+
+/* A field of the record of the tracepoint that runs us. */
+#define ARGUMENT(offset) (*(u64 *)((void *)ctx + (offset)))
+
+/* Room for parts in the record of a call, and of one part of it at most. */
+#define PARTS_MAX 1024
+#define INLINE_MAX 256
+
+#define STRINGS_MAX 64
+#define STRING_MAX 128
+#define LOG_STEPS_MAX 64
+#define PATH_STEPS 40
+#define NAME_ROOM 256
+#define BULK_PIECES 32
+
+/*
+ * A process is told again when so many have been since: whoever reads keeps more
+ * than these.
+ */
+#define ANNOUNCE_AGAIN 4096
+
+/*
+ * What is known of a thread that has called bpf(2). It stays for the thread's next
+ * call, which saves the way into the hash and out of it.
+ */
+struct thread {
+	u64 known_start_ns;	/* the process that was told, see announce() */
+	u64 known_exec_id;
+	u64 known_at;
+	u64 bulk_done;
+	u64 entered_ns;		/* when we had done with the entry */
+	u32 open;		/* between entry and exit */
 	u32 attr_len;
-	u8 attr[ATTR_INLINE];
+	u32 parts_len;
+	u32 again;		/* rows that were not in memory at entry, as bits */
+	u32 key_size;
+	u32 value_size;
+	u32 cursor_size;
+	u32 bulk_state;
+	u32 exit_attr_len;
+	u32 reserved;
+	struct call_record call;
+	u8 parts[PARTS_MAX + 2 * INLINE_MAX];
 };
 
-struct rest {
-	u8 attr[ATTR_REST];
-};
+/* Attr at entry is the first part. */
+#define ENTRY_ATTR(thread) ((thread)->parts + sizeof(struct part))
 
 /*
- * Where they are put together. copy_attr() writes at most ATTR_MAX bytes, but
- * the verifier adds up the bounds of its two reads: hence the slack.
+ * Where things are put together that do not fit into a record. What is read to an
+ * offset needs as much room again behind it, for the verifier adds up the bounds.
  */
-struct open_draft {
-	struct open_call call;
-	struct rest rest;
-	u8 slack[ATTR_MAX];
-};
-
-struct call_draft {
-	struct call_record call;
-	u8 attr[2 * ATTR_MAX];
-	u8 slack[ATTR_MAX];
+struct scratch {
+	union {
+		struct {
+			struct chunk_record chunk;
+			u8 data[2 * CHUNK_MAX];
+		};
+		struct {
+			struct process_record process;
+			u8 names[EXE_MAX + 2 * ARGS_MAX];
+		};
+	};
+	u8 attr[2 * ATTR_INLINE];
+	/* What is under way, see memory.h. */
+	u64 wanted;
+	u64 n;
+	u64 got;
+	u32 state;
+	u32 reserved;
 };
 
 struct comm {
 	u8 name[COMM_LEN];
 };
 
-/*
- * All tables are preallocated, as kernels before 6.1 want it of tracing programs:
- * a few MB together.
- */
-#define PIDS_MAX 16384
+/* By enum object_kind. */
+struct object_ops {
+	u64 ops[OBJECT_KINDS];
+	u64 release[OBJECT_KINDS];
+};
+
+/* All tables are preallocated, as kernels before 6.1 want it of tracing programs. */
 #define UIDS_MAX 256
 #define COMMS_MAX 256
 
-/* Threads in the middle of bpf(2) at one time, and those with an oversize attr. */
-#define OPEN_CALLS_MAX 4096
-#define ATTR_REST_MAX 256
-
 BPF_ARRAY(config, struct tracer_config, 1);
-BPF_HASH(pids, u32, struct traced_process, PIDS_MAX);
+BPF_ARRAY(plans, struct command_plan, COMMAND_SLOTS);
+BPF_HASH(pids, u32, struct traced_process, 1);
 BPF_HASH(uids, u32, u8, UIDS_MAX);
 BPF_HASH(comms, struct comm, u8, COMMS_MAX);
+BPF_CGROUP_ARRAY(cgroups, CGROUPS_MAX);
 
-BPF_HASH(open_calls, u64, struct open_call, OPEN_CALLS_MAX);
-BPF_HASH(attr_rest, u64, struct rest, ATTR_REST_MAX);
+BPF_HASH(threads, u32, struct thread, THREADS_MAX);
+BPF_ARRAY(threads_used, u64, 1);
+BPF_ARRAY(blank_thread, struct thread, 1);
+BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
 
-BPF_PERCPU_ARRAY(open_drafts, struct open_draft, 1);
-BPF_PERCPU_ARRAY(call_drafts, struct call_draft, 1);
+BPF_ARRAY(announced, u64, 1);
+BPF_ARRAY(object_ops, struct object_ops, 1);
+BPF_ARRAY(calibrated, struct object, 1);
 
 BPF_PERCPU_ARRAY(counts, struct call_count, COMMAND_SLOTS);
-BPF_RINGBUF_OUTPUT(calls, RING_PAGES);
+BPF_RINGBUF_OUTPUT(calls, 1);
 
 /* Children of traced processes that found no room in pids. */
 BPF_PERCPU_ARRAY(unfollowed, u64, 1);
+
+#include "memory.h"
+#include "objects.h"
+#include "process.h"
 
 static __always_inline struct tracer_config *running(void)
 {
@@ -113,6 +170,20 @@ static __always_inline bool wanted_process(struct tracer_config *cfg, u32 tgid)
 	return !(cfg->filters & FILTER_PID) || pids.lookup(&tgid);
 }
 
+static __always_inline bool wanted_cgroup(struct tracer_config *cfg)
+{
+	u32 i;
+
+	NO_UNROLL
+	for (i = 0; i < CGROUPS_MAX; i++) {
+		if (i >= cfg->cgroups)
+			break;
+		if (cgroups.check_current_task(i) == 1)
+			return true;
+	}
+	return false;
+}
+
 static __always_inline bool wanted_call(struct tracer_config *cfg, u32 cmd)
 {
 	if (!(cfg->commands >> command_slot(cmd) & 1))
@@ -130,20 +201,52 @@ static __always_inline bool wanted_call(struct tracer_config *cfg, u32 cmd)
 		if (!comms.lookup(&comm))
 			return false;
 	}
-	return true;
+	if (cfg->filters & FILTER_PIDNS) {
+		struct bpf_pidns_info ids;
+
+		if (bpf_get_ns_current_pid_tgid(cfg->nsfs, cfg->pid_namespace, &ids, sizeof(ids)))
+			return false;
+	}
+	return !(cfg->filters & FILTER_CGROUP) || wanted_cgroup(cfg);
 }
 
 /*
  * The kernel may pass an exit by without running us (while another tracing
  * program runs on that CPU). What was kept of that call must not be taken for
- * the thread's next one, nor stay when the thread ends.
+ * the thread's next one.
  */
-static __always_inline void forget_open_call(u64 id)
+static __always_inline void forget_open_call(u32 tid)
 {
-	if (!open_calls.lookup(&id))
-		return;
-	open_calls.delete(&id);
-	attr_rest.delete(&id);
+	struct thread *thread = threads.lookup(&tid);
+
+	if (thread)
+		thread->open = 0;
+}
+
+static __always_inline void forget_thread(u32 tid)
+{
+	int zero = 0;
+	u64 *used = threads_used.lookup(&zero);
+
+	if (!threads.delete(&tid) && used)
+		lock_xadd(used, -1);
+}
+
+static __always_inline struct thread *thread_of(u32 tid)
+{
+	struct thread *thread = threads.lookup(&tid);
+	int zero = 0;
+
+	if (thread)
+		return thread;
+
+	struct thread *blank = blank_thread.lookup(&zero);
+	u64 *used = threads_used.lookup(&zero);
+
+	if (!blank || !used || threads.update(&tid, blank))
+		return NULL;
+	lock_xadd(used, 1);
+	return threads.lookup(&tid);
 }
 
 static __always_inline struct call_count *count_of(u32 cmd)
@@ -153,36 +256,28 @@ static __always_inline struct call_count *count_of(u32 cmd)
 	return counts.lookup(&slot);
 }
 
-/*
- * Copies n bytes of user memory, at most ATTR_MAX, and when a page of them is
- * not there, those before it. Returns how many arrived.
- *
- * A read that faults brings nothing, so the bytes on either side of a page
- * boundary are read apart: attr may end where the mapping ends, and tracepoints
- * cannot fault a page in.
- */
-static __always_inline u64 copy_attr(u8 *dst, u64 n, u64 src)
+static __always_inline struct command_plan *plan_of(u32 cmd)
 {
-	u64 head = PAGE_SIZE - (src & (PAGE_SIZE - 1));
+	int slot = command_slot(cmd);
 
-	if (head > n)
-		head = n;
-	BARRIER(head);
-	if (head > ATTR_MAX)
-		return 0;
-	if (bpf_probe_read_user(dst, head, (void *)src))
-		return 0;
+	return plans.lookup(&slot);
+}
 
-	u64 tail = n - head;
+/* Arguments 4 and 5 are no part of the tracepoint before bpf(2) took five. */
+static __always_inline void read_common(struct call_record *call)
+{
+	call->common_addr = 0;
+	call->common_size = 0;
+#ifdef ARG4_OFFSET
+	if (call->cmd & COMMON_ATTRS) {
+		u64 regs = bpf_task_pt_regs(bpf_get_current_task_btf());
+		u64 size = 0;
 
-	if (!tail)
-		return head;
-	BARRIER(tail);
-	if (tail > ATTR_MAX)
-		return head;
-	if (bpf_probe_read_user(dst + head, tail, (void *)(src + head)))
-		return head;
-	return head + tail;
+		bpf_probe_read_kernel(&call->common_addr, 8, (void *)(regs + ARG4_OFFSET));
+		bpf_probe_read_kernel(&size, 8, (void *)(regs + ARG5_OFFSET));
+		call->common_size = size;
+	}
+#endif
 }
 
 static __always_inline u64 attr_wanted(u32 size)
@@ -190,28 +285,466 @@ static __always_inline u64 attr_wanted(u32 size)
 	return size < ATTR_MAX ? size : ATTR_MAX;
 }
 
-/* Arguments 4 and 5 are no part of the tracepoint before bpf(2) took five. */
-static __always_inline void read_common(struct open_call *open)
+/* The rest of an attr that is longer than any kernel's, ahead of the call. */
+static __always_inline u64 take_attr_rest(struct thread *thread, struct scratch *scratch,
+					  u32 kind, u64 wanted, u32 *state)
 {
-	open->common_addr = 0;
-	open->common_size = 0;
-#ifdef ARG4_OFFSET
-	if (open->cmd & COMMON_ATTRS) {
-		u64 regs = bpf_task_pt_regs(bpf_get_current_task_btf());
-		u64 size = 0;
+	u64 got = read_user(scratch->data, wanted - ATTR_INLINE,
+			    thread->call.attr_addr + ATTR_INLINE, CHUNK_MAX);
 
-		bpf_probe_read_kernel(&open->common_addr, 8, (void *)(regs + ARG4_OFFSET));
-		bpf_probe_read_kernel(&size, 8, (void *)(regs + ARG5_OFFSET));
-		open->common_size = size;
+	*state |= PART_CHUNKED;
+	if (got)
+		send_chunk(thread, scratch, kind, 0, ATTR_INLINE, got);
+	return got;
+}
+
+static __always_inline void take_entry_attr(struct thread *thread, struct scratch *scratch)
+{
+	u64 wanted = attr_wanted(thread->call.size);
+	u64 n = MIN(wanted, ATTR_INLINE);
+	struct part *part = begin_part(thread, PART_ATTR_ENTRY, 0);
+	u32 state = 0;
+
+	if (!part)
+		return;
+
+	u64 got = read_user(ENTRY_ATTR(thread), n, thread->call.attr_addr, ATTR_INLINE);
+
+	thread->attr_len = got;
+	end_part(thread, got);
+	if (got == ATTR_INLINE && wanted > ATTR_INLINE)
+		got += take_attr_rest(thread, scratch, PART_ATTR_ENTRY, wanted, &state);
+	if (got < wanted)
+		state |= PART_UNREADABLE;
+	part->state = state;
+	part->len = got;
+	part->wanted = thread->call.size;
+}
+
+/* Whether attr at exit is what it was at entry, all len bytes of it. */
+static __always_inline bool attr_unchanged(struct thread *thread, struct scratch *scratch, u64 len)
+{
+	u32 i;
+
+	scratch->got = 1;
+	NO_UNROLL
+	for (i = 0; i < ATTR_INLINE / 8; i++) {
+		u64 before = *((u64 *)ENTRY_ATTR(thread) + i);
+		u64 after = *((u64 *)scratch->attr + i);
+
+		if (8 * i >= len)
+			break;
+		if (before == after)
+			continue;
+		/* Of the last ones, those behind the end do not count. */
+		if (8 * i + 8 <= len || (before ^ after) & ((1ULL << 8 * (len & 7)) - 1)) {
+			scratch->got = 0;
+			break;
+		}
+	}
+	return scratch->got;
+}
+
+/* Leaves in thread->exit_attr_len how many bytes of attr stand in scratch->attr. */
+static __always_inline void take_exit_attr(struct thread *thread, struct scratch *scratch)
+{
+	u64 wanted = attr_wanted(thread->call.size);
+	u64 n = MIN(wanted, ATTR_INLINE);
+	u32 state = 0;
+	u64 got = read_user(scratch->attr, n, thread->call.attr_addr, ATTR_INLINE);
+
+	got = forgotten(&scratch->n, got);
+	thread->exit_attr_len = got;
+	if (got == thread->attr_len && wanted <= ATTR_INLINE &&
+	    attr_unchanged(thread, scratch, got))
+		return;
+
+	struct part *part = begin_part(thread, PART_ATTR_EXIT, 0);
+
+	if (!part || room_for_data(thread) < ATTR_INLINE)
+		return;
+	got = thread->exit_attr_len;
+	__builtin_memcpy(part + 1, scratch->attr, ATTR_INLINE);
+	end_part(thread, got);
+	if (got == ATTR_INLINE && wanted > ATTR_INLINE)
+		got += take_attr_rest(thread, scratch, PART_ATTR_EXIT, wanted, &state);
+	if (got < wanted)
+		state |= PART_UNREADABLE;
+	part->state = state;
+	part->len = got;
+	part->wanted = thread->call.size;
+}
+
+/* A field of attr; what the caller did not pass is zero. */
+static __always_inline u32 attr_u32(const u8 *attr, u64 len, u64 at)
+{
+	if (at + 4 > len)
+		return 0;
+	BARRIER(at);
+	return at <= ATTR_INLINE - 4 ? *(u32 *)(attr + at) : 0;
+}
+
+static __always_inline u64 attr_u64(const u8 *attr, u64 len, u64 at)
+{
+	if (at + 8 > len)
+		return 0;
+	BARRIER(at);
+	return at <= ATTR_INLINE - 8 ? *(u64 *)(attr + at) : 0;
+}
+
+#ifdef HAVE_OBJECTS
+static __always_inline bool one_value_a_cpu(u32 map_type)
+{
+	return map_type == BPF_MAP_TYPE_PERCPU_HASH || map_type == BPF_MAP_TYPE_PERCPU_ARRAY ||
+	       map_type == BPF_MAP_TYPE_LRU_PERCPU_HASH ||
+	       map_type == BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE;
+}
+
+static __always_inline bool walks_by_bucket(u32 map_type)
+{
+	return map_type == BPF_MAP_TYPE_HASH || map_type == BPF_MAP_TYPE_PERCPU_HASH ||
+	       map_type == BPF_MAP_TYPE_LRU_HASH || map_type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
+}
+
+/* What keys and values of the command's map are like, as user space passes them. */
+static __always_inline void note_sizes(struct thread *thread, struct object *map)
+{
+	thread->key_size = map->key_size;
+	thread->value_size = map->value_size;
+	if (one_value_a_cpu(map->type))
+		thread->value_size = ((map->value_size + 7) & ~7U) * POSSIBLE_CPUS;
+	thread->cursor_size = walks_by_bucket(map->type) ? 4 : map->key_size;
+}
+
+static __always_inline struct object *take_object(struct thread *thread, struct task_struct *task,
+						  u32 kind, u32 slot, u32 fd)
+{
+	struct part *part = begin_part(thread, kind, slot);
+	struct object *object = (void *)(part + 1);
+
+	if (!part || !describe(task, fd, object))
+		return NULL;
+	part->len = sizeof(*object);
+	part->wanted = sizeof(*object);
+	end_part(thread, sizeof(*object));
+	return object;
+}
+#endif
+
+static __always_inline void take_objects(struct thread *thread, struct command_plan *plan)
+{
+#ifdef HAVE_OBJECTS
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	u32 i;
+
+	NO_UNROLL
+	for (i = 0; i < FDS_MAX; i++) {
+		if (i >= plan->fd_count)
+			break;
+
+		u32 at = plan->fds[i];
+		u32 fd = attr_u32(ENTRY_ATTR(thread), thread->attr_len, at);
+
+		if (at >= thread->attr_len || (fd == 0 && plan->fd_optional[i]))
+			continue;
+
+		struct object *object = take_object(thread, task, PART_OBJECT, at, fd);
+
+		if (i == 0 && object && object->kind == OBJECT_MAP)
+			note_sizes(thread, object);
 	}
 #endif
 }
 
-TRACEPOINT_PROBE(syscalls, sys_enter_bpf)
+static __always_inline bool applies(struct memory_row *row, const u8 *attr, u64 len)
+{
+	u32 choice = attr_u32(attr, len, row->choice);
+
+	return row->choices == ~0ULL || (choice < 64 && row->choices >> choice & 1);
+}
+
+static __always_inline u64 unit_of(struct thread *thread, struct memory_row *row)
+{
+	if (row->unit == UNIT_KEY)
+		return thread->key_size;
+	if (row->unit == UNIT_VALUE)
+		return thread->value_size;
+	return row->unit == UNIT_CURSOR ? thread->cursor_size : row->unit;
+}
+
+static __always_inline u64 count_of_row(struct thread *thread, struct memory_row *row,
+					const u8 *attr, u64 len)
+{
+	if (row->count == COUNT_ONE)
+		return 1;
+	if (row->count == COUNT_RETVAL)
+		return thread->call.retval > 0 ? thread->call.retval : 0;
+	return attr_u32(attr, len, row->count);
+}
+
+/* The bits of memory_row.when that an outcome stands for. */
+static __always_inline u32 outcome(s64 retval)
+{
+	if (retval >= 0)
+		return ROW_SUCCESS;
+	if (retval == -2)	/* ENOENT */
+		return ROW_ENOENT;
+	return retval == -28 ? ROW_ENOSPC : ROW_FAILURE;
+}
+
+/*
+ * What one pointer leads to. Counts come from attr as it is now, pointers from attr as
+ * it was at entry.
+ */
+static __always_inline void take_counted(struct thread *thread, struct scratch *scratch,
+					 struct memory_row *row, u64 src, const u8 *attr,
+					 u64 attr_len)
+{
+	u64 count = forgotten(&scratch->n, count_of_row(thread, row, attr, attr_len));
+	u64 unit = forgotten(&scratch->got, unit_of(thread, row));
+
+	scratch->wanted = count * unit;
+	if (scratch->wanted)
+		take_bytes(thread, scratch, row->pointer, src, row->limit);
+}
+
+/* Those that the kernel may overwrite, before it does. */
+static __always_inline void take_entry_rows(struct thread *thread, struct scratch *scratch,
+					    struct command_plan *plan)
+{
+	const u8 *attr = ENTRY_ATTR(thread);
+	u32 i;
+
+	NO_UNROLL
+	for (i = 0; i < ROWS_MAX; i++) {
+		if (i >= plan->row_count)
+			break;
+
+		struct memory_row *row = &plan->rows[i];
+		u64 attr_len = FRESH(thread->attr_len);
+		u64 src = attr_u64(attr, attr_len, row->pointer);
+
+		if (!(row->when & ROW_ENTRY) || row->shape != SHAPE_BYTES || !src)
+			continue;
+		scratch->state = 0;
+		take_counted(thread, scratch, row, src, attr, attr_len);
+		if (scratch->state & PART_UNREADABLE)
+			thread->again |= 1 << i;
+	}
+}
+
+/* Whether a row is to be read now that the call has returned; says so in the state. */
+static __always_inline bool due_at_exit(struct thread *thread, struct scratch *scratch,
+					struct memory_row *row, u32 number)
+{
+	if (!(row->when & ROW_ENTRY)) {
+		scratch->state = 0;
+		return row->when & outcome(FRESH(thread->call.retval));
+	}
+	scratch->state = PART_AT_EXIT;
+	return !FRESH(thread->attr_len) || FRESH(thread->again) >> number & 1;
+}
+
+static __always_inline void take_exit_rows(struct thread *thread, struct scratch *scratch,
+					   struct command_plan *plan)
+{
+	const u8 *attr = scratch->attr;
+	u32 i;
+
+	NO_UNROLL
+	for (i = 0; i < ROWS_MAX; i++) {
+		if (i >= plan->row_count)
+			break;
+
+		struct memory_row *row = &plan->rows[i];
+
+		if (row->shape != SHAPE_BYTES || !due_at_exit(thread, scratch, row, i))
+			continue;
+
+		u64 src = FRESH(thread->attr_len) ?
+				  attr_u64(ENTRY_ATTR(thread), FRESH(thread->attr_len), row->pointer) :
+				  attr_u64(attr, FRESH(thread->exit_attr_len), row->pointer);
+
+		if (!src || !applies(row, attr, FRESH(thread->exit_attr_len)))
+			continue;
+		take_counted(thread, scratch, row, src, attr, FRESH(thread->exit_attr_len));
+	}
+}
+
+/* The row of a shape that is not bytes; NULL if the command has none. */
+static __always_inline struct memory_row *special_row(struct command_plan *plan, u32 shape)
+{
+	u64 number = plan->special[shape];
+
+	number--;
+	BARRIER(number);
+	if (number >= ROWS_MAX)
+		return NULL;
+	BARRIER(number);	/* the address must not be made before the test */
+	return &plan->rows[number];
+}
+
+struct bulk {
+	struct memory_row *row;
+	u64 src;
+	u64 wanted;	/* bytes that there are */
+	u64 size;	/* and of those to be taken */
+};
+
+static __always_inline bool bulk_of(struct thread *thread, struct command_plan *plan,
+				    struct bulk *bulk)
+{
+	const u8 *attr = ENTRY_ATTR(thread);
+
+	bulk->row = special_row(plan, SHAPE_BULK);
+	if (!bulk->row)
+		return false;
+	bulk->src = attr_u64(attr, thread->attr_len, bulk->row->pointer);
+	bulk->wanted = (u64)attr_u32(attr, thread->attr_len, bulk->row->count) * bulk->row->unit;
+	bulk->size = MIN(bulk->wanted, bulk->row->limit);
+	return bulk->src && bulk->wanted;
+}
+
+/* Some pages of it. Returns whether there are more. */
+static __always_inline bool take_bulk_row(struct thread *thread, struct scratch *scratch,
+					  struct command_plan *plan, bool at_exit)
+{
+	struct bulk bulk;
+
+	if (!bulk_of(thread, plan, &bulk) || thread->bulk_done >= bulk.size)
+		return false;
+
+	u64 before = thread->bulk_done;
+
+	thread->bulk_state &= ~PART_UNREADABLE;
+	take_bulk(thread, scratch, bulk.row->pointer, bulk.src, bulk.size);
+	if (at_exit && thread->bulk_done > before)
+		thread->bulk_state |= PART_AT_EXIT;
+	return thread->bulk_done < bulk.size && !(thread->bulk_state & PART_UNREADABLE);
+}
+
+static __always_inline void end_bulk(struct thread *thread, struct command_plan *plan)
+{
+	struct bulk bulk;
+
+	if (!bulk_of(thread, plan, &bulk))
+		return;
+
+	struct part *part = begin_part(thread, PART_MEMORY, bulk.row->pointer);
+
+	if (!part)
+		return;
+	part->state = thread->bulk_state | PART_CHUNKED | (bulk.size < bulk.wanted ? PART_CUT : 0);
+	part->len = thread->bulk_done;
+	part->wanted = bulk.wanted;
+	end_part(thread, 0);
+}
+
+/* As it is after the call. */
+static __always_inline void take_log_row(struct thread *thread, struct scratch *scratch,
+					 struct command_plan *plan)
+{
+	struct memory_row *row = special_row(plan, SHAPE_LOG);
+	const u8 *attr = scratch->attr;
+	u64 attr_len = thread->exit_attr_len;
+
+	if (!row)
+		return;
+
+	u64 src = attr_u64(ENTRY_ATTR(thread), thread->attr_len, row->pointer);
+	u64 room = attr_u32(attr, attr_len, row->count);
+
+	if (src && room)
+		take_tail(thread, scratch, row->pointer, src, room,
+			  attr_u32(attr, attr_len, row->unit), row->limit);
+}
+
+/* A pointer that applies to this call and its outcome, or 0. */
+static __always_inline u64 special_pointer(struct thread *thread, struct memory_row *row)
+{
+	const u8 *attr = ENTRY_ATTR(thread);
+
+	if (!(row->when & outcome(thread->call.retval)) ||
+	    !applies(row, attr, thread->attr_len))
+		return 0;
+	return attr_u64(attr, thread->attr_len, row->pointer);
+}
+
+static __always_inline void take_string_row(struct thread *thread, struct scratch *scratch,
+					    struct command_plan *plan)
+{
+	struct memory_row *row = special_row(plan, SHAPE_STRING);
+	u64 src = row ? special_pointer(thread, row) : 0;
+
+	if (!src)
+		return;
+	scratch->state = 0;
+	read_string(scratch, src, row->limit);
+	scratch->wanted = scratch->got;
+	take_bytes(thread, scratch, row->pointer, src, row->limit);
+}
+
+static __always_inline void take_strings_row(struct thread *thread, struct scratch *scratch,
+					     struct command_plan *plan)
+{
+	struct memory_row *row = special_row(plan, SHAPE_STRINGS);
+	u64 src = row ? special_pointer(thread, row) : 0;
+
+	if (!src)
+		return;
+	scratch->state = 0;
+	take_strings(thread, scratch, row->pointer, src,
+		     attr_u32(ENTRY_ATTR(thread), thread->attr_len, row->count));
+}
+
+static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd, u32 size,
+					 u64 attr_addr)
+{
+	struct call_record *call = &thread->call;
+	u64 uid_gid = bpf_get_current_uid_gid();
+
+	call->kind = RECORD_CALL;
+	call->attr_addr = attr_addr;
+	call->cmd = cmd;
+	call->size = size;
+	call->tgid = id >> 32;
+	call->tid = id;
+	call->uid = uid_gid;
+	call->gid = uid_gid >> 32;
+	call->cgroup_id = bpf_get_current_cgroup_id();
+	call->flags = 0;
+	bpf_get_current_comm(call->comm, sizeof(call->comm));
+	read_common(call);
+	call->start_ns = bpf_ktime_get_boot_ns();
+	thread->parts_len = 0;
+	thread->attr_len = 0;
+	thread->again = 0;
+	thread->bulk_done = 0;
+	thread->bulk_state = 0;
+	thread->key_size = 0;
+	thread->value_size = 0;
+	thread->cursor_size = 0;
+}
+
+/*
+ * What is done for few calls, as programs of their own that the others go on to: the
+ * verifier does not have to look at all of it together.
+ */
+enum step {
+	STEP_PROCESS,
+	STEP_ENTER_BULK,
+	STEP_EXIT_BULK,
+	STEP_EXIT_LONG,
+	STEPS,
+};
+BPF_PROG_ARRAY(steps, STEPS);
+
+int enter_bpf(void *ctx)
 {
 	struct tracer_config *cfg = running();
 	u64 id = bpf_get_current_pid_tgid();
-	u32 cmd = args->cmd;
+	u32 cmd = ARGUMENT(ENTER_CMD);
+	int zero = 0;
 
 	if (!cfg || !wanted_process(cfg, id >> 32))
 		return 0;
@@ -220,116 +753,186 @@ TRACEPOINT_PROBE(syscalls, sys_enter_bpf)
 		return 0;
 	}
 
-	int zero = 0;
-	struct open_draft *draft = open_drafts.lookup(&zero);
 	struct call_count *count = count_of(cmd);
+	struct command_plan *plan = plan_of(cmd);
+	struct scratch *scratch = scratches.lookup(&zero);
+	u64 *told = announced.lookup(&zero);
 
-	if (!draft || !count)
+	if (!count || !plan || !scratch || !told)
 		return 0;
 	count->seen++;
 
-	struct open_call *open = &draft->call;
+	struct thread *thread = thread_of(id);
 
-	open->attr_addr = (u64)args->uattr;
-	open->cmd = cmd;
-	open->size = args->size;
-	read_common(open);
-	open->attr_len = copy_attr(open->attr, attr_wanted(open->size), open->attr_addr);
-	if (open->attr_len > ATTR_INLINE && attr_rest.update(&id, &draft->rest))
-		open->attr_len = ATTR_INLINE;
-	open->start_ns = bpf_ktime_get_boot_ns();
-	if (open_calls.update(&id, open)) {
+	if (!thread) {
 		count->lost++;
-		attr_rest.delete(&id);
+		return 0;
 	}
+	begin_record(thread, id, cmd, ARGUMENT(ENTER_SIZE), ARGUMENT(ENTER_UATTR));
+	thread->open = 1;
+	take_entry_attr(thread, scratch);
+	take_objects(thread, plan);
+	take_entry_rows(thread, scratch, plan);
+#ifdef HAVE_TASK
+	identify(&thread->call, (void *)bpf_get_current_task_btf());
+	if (!is_told(thread, told))
+		steps.call(ctx, STEP_PROCESS);
+#endif
+	if (plan->special[SHAPE_BULK])
+		steps.call(ctx, STEP_ENTER_BULK);
+	thread->entered_ns = bpf_ktime_get_boot_ns();
 	return 0;
 }
 
-TRACEPOINT_PROBE(syscalls, sys_exit_bpf)
+#ifdef HAVE_TASK
+int step_process(void *ctx)
 {
-	u64 id = bpf_get_current_pid_tgid();
-	struct open_call *open = open_calls.lookup(&id);
-
-	if (!open)
-		return 0;
-
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = threads.lookup(&tid);
 	int zero = 0;
-	u64 end_ns = bpf_ktime_get_boot_ns();
-	struct call_draft *draft = call_drafts.lookup(&zero);
-	struct call_count *count = count_of(open->cmd);
+	struct scratch *scratch = scratches.lookup(&zero);
+	u64 *told = announced.lookup(&zero);
 
-	if (!draft || !count)
+	if (!thread || !scratch || !told)
+		return 0;
+	tell_process(thread, scratch, told);
+	/* It does nothing for a command without bulk data. */
+	steps.call(ctx, STEP_ENTER_BULK);
+	thread->entered_ns = bpf_ktime_get_boot_ns();
+	return 0;
+}
+#endif
+
+int step_enter_bulk(void *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = threads.lookup(&tid);
+	int zero = 0;
+	struct scratch *scratch = scratches.lookup(&zero);
+
+	if (!thread || !scratch)
 		return 0;
 
-	struct call_record *call = &draft->call;
-	u64 uid_gid = bpf_get_current_uid_gid();
+	struct command_plan *plan = plan_of(thread->call.cmd);
 
-	call->kind = RECORD_CALL;
-	call->cpu = bpf_get_smp_processor_id();
-	call->start_ns = open->start_ns;
-	call->duration_ns = end_ns - open->start_ns;
-	call->retval = args->ret;
-	call->cgroup_id = bpf_get_current_cgroup_id();
-	call->attr_addr = open->attr_addr;
-	call->common_addr = open->common_addr;
-	call->common_size = open->common_size;
-	call->cmd = open->cmd;
-	call->size = open->size;
-	call->tgid = id >> 32;
-	call->tid = id;
-	call->uid = uid_gid;
-	call->gid = uid_gid >> 32;
-	bpf_get_current_comm(call->comm, sizeof(call->comm));
-	call->reserved = 0;
-
-	u64 entry_len = open->attr_len;
-
-	__builtin_memcpy(draft->attr, open->attr, ATTR_INLINE);
-	if (entry_len > ATTR_INLINE) {
-		struct rest *rest = attr_rest.lookup(&id);
-
-		if (rest)
-			bpf_probe_read_kernel(draft->attr + ATTR_INLINE, ATTR_REST, rest->attr);
-		else
-			entry_len = ATTR_INLINE;
-		attr_rest.delete(&id);
-	}
-	BARRIER(entry_len);
-	if (entry_len > ATTR_MAX)
-		entry_len = ATTR_MAX;
-	call->entry_len = entry_len;
-
-	u64 exit_len = copy_attr(draft->attr + entry_len, attr_wanted(open->size),
-				 open->attr_addr);
-
-	BARRIER(exit_len);
-	if (exit_len > ATTR_MAX)
-		exit_len = ATTR_MAX;
-	call->exit_len = exit_len;
-
-	u64 len = sizeof(*call) + entry_len + exit_len;
-
-	BARRIER(len);
-	if (len > sizeof(*call) + 2 * ATTR_MAX)
-		len = sizeof(*call);
-	if (calls.ringbuf_output(draft, len, 0))
-		count->lost++;
-	open_calls.delete(&id);
+	if (plan && take_bulk_row(thread, scratch, plan, false))
+		steps.call(ctx, STEP_ENTER_BULK);
+	thread->entered_ns = bpf_ktime_get_boot_ns();
 	return 0;
 }
 
-#ifdef FOLLOW_CHILDREN
+/* The record is complete: it goes its way. */
+static __always_inline void send_call(struct thread *thread, u32 tid)
+{
+	struct call_record *call = &thread->call;
+	u64 len = sizeof(*call) + thread->parts_len;
+	struct call_count *count = count_of(call->cmd);
+	int zero = 0;
+	u64 *used = threads_used.lookup(&zero);
+
+	call->parts_len = thread->parts_len;
+	BARRIER(len);
+	if (len > sizeof(*call) + PARTS_MAX)
+		len = sizeof(*call);
+	if (calls.ringbuf_output(call, len, 0) && count)
+		count->lost++;
+	/* When half of the table is in use, threads leave it after each call. */
+	if (used && *used > THREADS_MAX / 2)
+		forget_thread(tid);
+}
+
+int exit_bpf(void *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = threads.lookup(&tid);
+	int zero = 0;
+
+	if (!thread || !thread->open)
+		return 0;
+	thread->open = 0;
+
+	struct call_record *call = &thread->call;
+	struct scratch *scratch = scratches.lookup(&zero);
+	struct command_plan *plan = plan_of(call->cmd);
+
+	if (!scratch || !plan)
+		return 0;
+	call->duration_ns = bpf_ktime_get_boot_ns() - thread->entered_ns;
+	call->retval = ARGUMENT(EXIT_RET);
+	call->cpu = bpf_get_smp_processor_id();
+
+	take_exit_attr(thread, scratch);
+#ifdef HAVE_OBJECTS
+	if (plan->returns_fd && call->retval >= 0) {
+		struct task_struct *task = (void *)bpf_get_current_task_btf();
+
+		take_object(thread, task, PART_RESULT, 0, call->retval);
+	}
+#endif
+	take_exit_rows(thread, scratch, plan);
+	if (plan->special[SHAPE_BULK])
+		steps.call(ctx, STEP_EXIT_BULK);
+	else if (plan->has_special)
+		steps.call(ctx, STEP_EXIT_LONG);
+	send_call(thread, tid);
+	return 0;
+}
+
+/* What of it was not in memory at entry. */
+int step_exit_bulk(void *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = threads.lookup(&tid);
+	int zero = 0;
+	struct scratch *scratch = scratches.lookup(&zero);
+
+	if (!thread || !scratch)
+		return 0;
+
+	struct command_plan *plan = plan_of(thread->call.cmd);
+
+	if (!plan)
+		return 0;
+	/* The kernel lets programs go on 33 times: more than pages come to. */
+	if (take_bulk_row(thread, scratch, plan, true))
+		steps.call(ctx, STEP_EXIT_BULK);
+	end_bulk(thread, plan);
+	steps.call(ctx, STEP_EXIT_LONG);
+	return 0;
+}
+
+int step_exit_long(void *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = threads.lookup(&tid);
+	int zero = 0;
+	struct scratch *scratch = scratches.lookup(&zero);
+
+	if (!thread || !scratch)
+		return 0;
+
+	struct command_plan *plan = plan_of(thread->call.cmd);
+
+	if (plan) {
+		take_log_row(thread, scratch, plan);
+		take_string_row(thread, scratch, plan);
+		take_strings_row(thread, scratch, plan);
+	}
+	send_call(thread, tid);
+	return 0;
+}
+
 /* Runs in the parent, before the child can: none of its calls is missed. */
-TRACEPOINT_PROBE(task, task_newtask)
+int new_task(void *ctx)
 {
 	const u64 clone_thread = 0x10000; /* CLONE_THREAD: no process of its own */
 	u32 parent = bpf_get_current_pid_tgid() >> 32;
-	u32 child = args->pid;
+	u32 child = *(u32 *)((void *)ctx + NEWTASK_PID);
 	struct traced_process *traced = pids.lookup(&parent);
 
 	if (!traced)
 		return 0;
-	if (args->clone_flags & clone_thread) {
+	if (ARGUMENT(NEWTASK_CLONE_FLAGS) & clone_thread) {
 		lock_xadd(&traced->threads, 1);
 		return 0;
 	}
@@ -350,15 +953,28 @@ TRACEPOINT_PROBE(task, task_newtask)
 	}
 	return 0;
 }
-#endif
+
+/*
+ * A thread that calls execve(2) takes the number of its process's first thread, and its
+ * own is never heard of again.
+ */
+int exec_task(void *ctx)
+{
+	u32 before = *(u32 *)((void *)ctx + EXEC_OLD_PID);
+	u32 now = bpf_get_current_pid_tgid();
+
+	if (before != now)
+		forget_thread(before);
+	return 0;
+}
 
 /* Runs in the thread that ends, while nobody else can have its number. */
-TRACEPOINT_PROBE(sched, sched_process_exit)
+int exit_task(void *ctx)
 {
 	u64 id = bpf_get_current_pid_tgid();
 
-	forget_open_call(id);
-#ifdef FOLLOW_CHILDREN
+	forget_thread(id);
+
 	u32 tgid = id >> 32;
 	struct traced_process *traced = pids.lookup(&tgid);
 
@@ -368,6 +984,5 @@ TRACEPOINT_PROBE(sched, sched_process_exit)
 	/* Whoever takes the last one off sees 0; that two may see it does no harm. */
 	if (traced->threads <= 0)
 		pids.delete(&tgid);
-#endif
 	return 0;
 }

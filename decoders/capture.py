@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel program is to fetch for each command, worked out from the tables."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from ..events.value import DirFd, Fd
+from ..events.wire import (
+    COMMAND_OTHER,
+    COMMAND_PLAN,
+    FDS_MAX,
+    MEMORY_ROW,
+    ROWS_MAX,
+    SHAPE_BULK,
+    SHAPE_BYTES,
+    SHAPE_LOG,
+    SHAPES,
+)
+from .layout import Command, Layout, Target
+from .table import COMMANDS
+
+_ANY: Final = (1 << 64) - 1
+_CHOICES: Final = 64  # so many values of a field the kernel program can tell apart
+_CHOSEN_BY: Final = "attach_type"
+
+
+class _Pointer(NamedTuple):
+    """A field that leads somewhere, and for which values of the field that chooses."""
+
+    target: Target
+    offset: int
+    choices: int
+    offsets: Mapping[str, int]
+    """Of the fields beside it, by name."""
+
+
+def plans(bulk_limit: int) -> dict[int, bytes]:
+    """``struct command_plan`` by counter slot; other commands are read as they stand.
+
+    :param bulk_limit: bytes of one program's instructions that are taken at most.
+    """
+    return {
+        number: _plan(command, bulk_limit)
+        for number, command in COMMANDS.items()
+        if number < COMMAND_OTHER
+    }
+
+
+def _plan(command: Command, bulk_limit: int) -> bytes:
+    layouts = [command.layout, *(layout for _, layout in command.arm_layouts)]
+    fds = {
+        slot.offset: field.optional
+        for layout in layouts
+        for slot in layout.slots
+        for field in slot.fields
+        if isinstance(field.kind, Fd) and not isinstance(field.kind, DirFd)
+    }
+    rows = list(_pointers(command))
+    special = bytearray(SHAPES)
+    for number, row in enumerate(rows, 1):
+        if row.target.shape != SHAPE_BYTES:
+            assert not special[row.target.shape], command.name
+            special[row.target.shape] = number
+    assert len(fds) <= FDS_MAX, command.name
+    assert len(rows) <= ROWS_MAX, command.name
+    return COMMAND_PLAN.pack(
+        len(fds), len(rows), command.returns_fd, any(special), special,
+        bytes(fds.values()), 0, *fds, *[0] * (FDS_MAX - len(fds)), 0,
+        b"".join(_row(row, bulk_limit) for row in rows),
+    )  # fmt: skip
+
+
+def _pointers(command: Command) -> Iterator[_Pointer]:
+    main = _offsets(command.layout)
+    yield from _of_layout(command.layout, _ANY, main)
+    for arm, layout in command.arm_layouts:
+        choices = sum(
+            1 << value
+            for value in range(_CHOICES)
+            if arm.when(defaultdict(int, {_CHOSEN_BY: value}))
+        )
+        yield from _of_layout(layout, choices, {**main, **_offsets(layout)})
+
+
+def _of_layout(layout: Layout, choices: int, offsets: Mapping[str, int]) -> Iterator[_Pointer]:
+    for slot in layout.slots:
+        for field in slot.fields:
+            if field.target:
+                yield _Pointer(field.target, slot.offset, choices, offsets)
+
+
+def _offsets(layout: Layout) -> dict[str, int]:
+    return {field.name: slot.offset for slot in layout.slots for field in slot.fields}
+
+
+def _row(row: _Pointer, bulk_limit: int) -> bytes:
+    target = row.target
+    return MEMORY_ROW.pack(
+        row.choices,
+        row.offsets[target.true_size] if target.shape == SHAPE_LOG else target.unit,
+        bulk_limit if target.shape == SHAPE_BULK else target.limit,
+        row.offset,
+        target.count if isinstance(target.count, int) else row.offsets[target.count],
+        row.offsets.get(_CHOSEN_BY, 0),
+        target.shape,
+        target.when,
+    )

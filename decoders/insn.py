@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instructions of BPF (``struct bpf_insn``), field by field in strace's spelling."""
+
+from collections.abc import Mapping
+from struct import Struct
+from typing import Final
+
+from ..events.memory import Verbose, shown_of
+from ..events.value import Enum, Style, Xlat, hexadecimal
+from ..events.wire import ROW_ENTRY, SHAPE_BULK
+from .layout import ALWAYS, Target
+
+INSN: Final = Struct("=BBhi")
+"""code, dst_reg in the low half of a byte and src_reg in the high one, off, imm."""
+
+_SHOWN_MAX: Final = 4096
+
+
+def _names(prefix: str, step: int, names: str) -> Mapping[int, str]:
+    return {step * at: prefix + name for at, name in enumerate(names.split()) if name != "-"}
+
+
+# linux/bpf_common.h and linux/bpf.h
+_CLASS = _names("BPF_", 1, "LD LDX ST STX ALU JMP JMP32 ALU64")
+_SIZE = _names("BPF_", 8, "W H B DW")
+_MODE = _names("BPF_", 0x20, "IMM ABS IND MEM MEMSX - ATOMIC -")
+_ALU = _names("BPF_", 0x10, "ADD SUB MUL DIV OR AND LSH RSH NEG MOD XOR MOV ARSH END")
+_JMP = _names("BPF_", 0x10, "JA JEQ JGT JGE JSET JNE JSGT JSGE CALL EXIT JLT JLE JSLT JSLE JCOND")
+_SOURCE = {0: "BPF_K", 8: "BPF_X"}
+_LOADS: Final = 4  # classes below this one load and store
+_JMP_CLASS: Final = 5
+_JMP32_CLASS: Final = 6
+
+_REGISTER = Enum("", "BPF_REG", {number: f"BPF_REG_{number}" for number in range(11)})
+
+
+def instructions(count: str) -> Target:
+    """All of a program.
+
+    :param count: the field that has their number.
+    """
+    return Target(Verbose(text), SHAPE_BULK, ROW_ENTRY | ALWAYS, 0, count, INSN.size)
+
+
+def text(insns: bytes, dots: str, style: Style) -> str:
+    """``[{code=BPF_JMP|BPF_K|BPF_EXIT, dst_reg=BPF_REG_0, ...}, ...]``
+
+    :param insns: an incomplete one at the end is left out.
+    :param dots: what stands for those that are missing; empty if none are.
+    """
+    whole = len(insns) // INSN.size * INSN.size
+    fields: list[tuple[int, int, int, int]] = list(INSN.iter_unpack(insns[:whole]))
+    spelled = [_one(each, style) for each in shown_of(fields, style)[:_SHOWN_MAX]]
+    if len(spelled) < len(fields):
+        dots = "..."
+    return f"[{', '.join(spelled + [dots] * bool(dots))}]"
+
+
+def _one(fields: tuple[int, int, int, int], style: Style) -> str:
+    code, registers, off, imm = fields
+    target, source = (_REGISTER.text(half, style) for half in (registers & 15, registers >> 4))
+    return (
+        f"{{code={_code(code, style)}, dst_reg={target}, src_reg={source},"
+        f" off={off}, imm={hexadecimal(imm & 0xFFFFFFFF)}}}"
+    )
+
+
+def _code(code: int, style: Style) -> str:
+    number = hexadecimal(code)
+    if style.xlat is Xlat.RAW:
+        return number
+    kind = code & 7
+    if kind < _LOADS:
+        parts = [(code & 0x18, _SIZE), (code & 0xE0, _MODE)]
+    elif kind in (_JMP_CLASS, _JMP32_CLASS):
+        parts = [(code & 8, _SOURCE), (code & 0xF0, _JMP)]
+    else:
+        parts = [(code & 8, _SOURCE), (code & 0xF0, _ALU)]
+    names = [_CLASS[kind]]
+    names += [table.get(bits) or f"{bits:#x} /* BPF_??? */" for bits, table in parts]
+    name = "|".join(names)
+    return name if style.xlat is Xlat.ABBREV else f"{number} /* {name} */"

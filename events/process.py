@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of a process beside its call: how it was started, by whom, and where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from .call import Program
+
+
+class Missing(Enum):
+    """Why something about a process is not known; the value is its spelling in documents."""
+
+    GONE = "process_gone"
+    """It ended before we could look."""
+    REPLACED = "pid_reused"
+    """It ended, and another process has its id now."""
+    UNREADABLE = "unreadable"
+    """Not permitted, or the kernel could not read it."""
+    NONSENSE = "unparsable"
+    """What was read is not of the form that the kernel gives it."""
+    TOO_LONG = "too_long"
+    """A path longer than the 4096 bytes in which the kernel tells paths. Somebody made it so."""
+    KERNEL_THREAD = "kernel_thread"
+    """There is no such thing: it runs in the kernel only."""
+    NO_CGROUP = "no_cgroup"
+    """The process lives, and the kernel says nothing of its cgroup."""
+    CGROUP_GONE = "cgroup_gone"
+    """The cgroup in which the call was made has been removed since."""
+
+    NO_BTF = "no_btf"
+    """This kernel does not tell how its structs are laid out, or does not let us read them."""
+    NOT_TOLD = "not_told"
+    """The kernel program's record of it was lost, or is not in the recording."""
+    EMPTY = "empty"
+    """It has none: a program may be executed without arguments, or wipe them out."""
+
+
+class Ancestor(NamedTuple):
+    """The parent of a process, or the parent of that, and so on."""
+
+    pid: int
+    name: bytes
+    """``comm`` in the kernel: any bytes."""
+    executable: bytes | None
+    """A path in the mount namespace of the ancestor; None if it has none, or hides it."""
+    start_ticks: int
+    """When it was started: clock ticks since the boot, field 22 of /proc/PID/stat."""
+
+
+class Container(NamedTuple):
+    """The container that a cgroup belongs to. All are printable ASCII: do not escape them."""
+
+    id: str
+    """64 hexadecimal digits, or the name with lxc and systemd-nspawn."""
+    runtime: str
+    """docker, containerd, cri-o, podman, lxc, systemd-nspawn; empty if the path does not tell."""
+    pod_uid: str
+    """Of the Kubernetes pod: a UUID with dashes, or the 32 digits of a static pod. Or empty."""
+
+
+class Surroundings(NamedTuple):
+    """A process as /proc and cgroupfs have it, at the time when we looked.
+
+    That is later than its call: it may have changed its directory or executed another
+    program since. ``args`` can be overwritten by the process at any time.
+    """
+
+    args: tuple[bytes, ...] | None
+    """argv, the name of the program first. Some programs overwrite it with a title: that is
+    one argument then, with empty ones behind it."""
+    args_cut: bool
+    """There were more than is kept; the last one may be incomplete."""
+    cwd: bytes | None
+    """In the mount namespace of the process; with `` (deleted)`` behind if it was removed."""
+    ancestors: tuple[Ancestor, ...]
+    """The parent first, then its parent, up to process 1."""
+    ancestors_cut: bool
+    """There were more than is kept, or one of them could not be looked at."""
+    cgroup: bytes | None
+    """The path from the root of cgroup v2; where there is none, the most telling one of v1."""
+    container: Container | None
+    """None if the cgroup is not known or not a container's."""
+    missing: Mapping[str, Missing]
+    """The reason for each of ``args``, ``working_directory``, ``ancestors`` and ``cgroup`` of
+    which nothing is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """Who made a call: one program in one process, from its start or execve(2) to the next."""
+
+    pid: int
+    start_ns: int
+    """``CLOCK_BOOTTIME``, ns; 0 if not known."""
+    program: Program | None
+    """As the kernel had it at the first call. None: for the reason in ``untold``."""
+    surroundings: Surroundings | None
+    """None: nobody looked."""
+    untold: Missing = Missing.NOT_TOLD

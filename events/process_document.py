@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What documents and lines say of who made a call."""
+
+import hashlib
+from functools import lru_cache
+from typing import NamedTuple
+
+from .call import Program
+from .process import Ancestor, Missing, Process, Surroundings
+from .value import JSON, escape, printable
+from .wire import (
+    PROCESS_ARGS_CUT,
+    PROCESS_ARGS_UNREAD,
+    PROCESS_EXE_CUT,
+    PROCESS_EXE_GONE,
+    PROCESS_EXE_PSEUDO,
+    PROCESS_EXE_UNREAD,
+    PROCESS_KERNEL,
+)
+
+Document = dict[str, JSON]
+
+_MEMFD = b"memfd:"
+_LINE_ARGS = 256  # bytes of arguments that a line shows
+
+# linux/capability.h, in its order
+_NAMES = """
+    CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
+    LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER
+    SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE
+    SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP
+    MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF
+    CHECKPOINT_RESTORE
+"""
+CAPABILITIES = tuple(f"CAP_{name}" for name in _NAMES.split())
+
+
+class ProcessFacts(NamedTuple):
+    """The parts of a document that are the same for all calls of a process."""
+
+    process: Document
+    """For ``process``."""
+    bpf_process: Document
+    """For ``bpf.process``."""
+    container: Document
+    """``container`` and ``orchestrator``, or nothing."""
+
+
+@lru_cache(maxsize=256)
+def capabilities(bits: int) -> list[str]:
+    """The names of a set of capabilities; those nobody can name as ``CAP_41``."""
+    return [
+        CAPABILITIES[bit] if bit < len(CAPABILITIES) else f"CAP_{bit}"
+        for bit in range(bits.bit_length())
+        if bits >> bit & 1
+    ]
+
+
+@lru_cache(maxsize=4096)
+def entity_id(boot_id: str, host_id: str, pid: int, start_ns: int) -> str:
+    """``process.entity_id``: the same for all events of a process, and of no other one.
+
+    A pid and the time of its start, ns since the boot, say which of a host.
+    """
+    text = f"{host_id} {boot_id} {pid} {start_ns}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1024)
+def facts(process: Process, boot_id: str, host_id: str) -> ProcessFacts:
+    """What a process is, for its documents."""
+    about: Document = {}
+    extra: Document = {}
+    absent: dict[str, str] = {}
+    if process.start_ns:
+        about["entity_id"] = entity_id(boot_id, host_id, process.pid, process.start_ns)
+    else:
+        absent["entity_id"] = absent["start"] = process.untold.value
+    program = process.program
+    if program:
+        _executable(program, about, extra, absent)
+        about["parent"] = _parent(program, process.surroundings, boot_id, host_id)
+    else:
+        absent["executable"] = absent["parent"] = process.untold.value
+    _arguments(process, about, extra, absent)
+    container = _surroundings(process.surroundings, about, extra, absent)
+    if absent:
+        extra["absent"] = absent
+    return ProcessFacts(about, extra, container)
+
+
+def _executable(program: Program, about: Document, extra: Document, absent: dict[str, str]) -> None:
+    flags = program.flags
+    if flags & PROCESS_KERNEL:
+        absent["executable"] = Missing.KERNEL_THREAD.value
+        return
+    if not program.exe:
+        absent["executable"] = Missing.UNREADABLE.value
+        return
+    about["executable"] = printable(program.exe)
+    if flags & (PROCESS_EXE_CUT | PROCESS_EXE_UNREAD):
+        extra["exe_cut"] = True
+    extra["exe_deleted"] = bool(flags & PROCESS_EXE_GONE)
+    extra["exe_memfd"] = is_memfd(program)
+
+
+def is_memfd(program: Program) -> bool:
+    """Whether it runs from a file that memfd_create(2) made."""
+    return bool(program.flags & PROCESS_EXE_PSEUDO) and program.exe.startswith(_MEMFD)
+
+
+def _parent(
+    program: Program, surroundings: Surroundings | None, boot_id: str, host_id: str
+) -> Document:
+    parent: Document = {
+        "pid": program.parent_tgid,
+        "name": printable(program.parent_comm),
+    }
+    if program.parent_start_ns:
+        parent["entity_id"] = entity_id(
+            boot_id, host_id, program.parent_tgid, program.parent_start_ns
+        )
+    first = surroundings.ancestors[0] if surroundings and surroundings.ancestors else None
+    if first and first.pid == program.parent_tgid and first.executable is not None:
+        parent["executable"] = printable(first.executable)
+    return parent
+
+
+def arguments(process: Process) -> tuple[list[bytes], bool]:
+    """argv, and whether some of it is missing.
+
+    What the kernel program read at the first call counts; /proc, which is read later,
+    goes on where that had no room, if it begins the same.
+    """
+    program = process.program
+    found = process.surroundings.args if process.surroundings else None
+    found_cut = bool(process.surroundings and process.surroundings.args_cut)
+    if program is None or program.flags & PROCESS_KERNEL:
+        return list(found or ()), found_cut
+    whole = not program.flags & (PROCESS_ARGS_CUT | PROCESS_ARGS_UNREAD)
+    if not whole and found is not None and b"\0".join(found).startswith(program.args):
+        return list(found), found_cut
+    told = program.args.split(b"\0")
+    if told[-1] == b"":  # behind the last NUL
+        del told[-1]
+    return told, not whole
+
+
+def _arguments(process: Process, about: Document, extra: Document, absent: dict[str, str]) -> None:
+    args, cut = arguments(process)
+    if not args:
+        absent["args"] = _why_no_arguments(process).value
+        return
+    about["args"] = [printable(arg) for arg in args]
+    if cut:
+        extra["args_cut"] = True
+
+
+def _why_no_arguments(process: Process) -> Missing:
+    program = process.program
+    if program and program.flags & PROCESS_KERNEL:
+        return Missing.KERNEL_THREAD
+    if program and program.flags & PROCESS_ARGS_UNREAD:
+        return Missing.UNREADABLE
+    surroundings = process.surroundings
+    if surroundings and "args" in surroundings.missing:
+        return surroundings.missing["args"]
+    looked = surroundings is not None and surroundings.args is not None
+    return Missing.EMPTY if program or looked else process.untold
+
+
+def _surroundings(
+    surroundings: Surroundings | None, about: Document, extra: Document, absent: dict[str, str]
+) -> Document:
+    if surroundings is None:
+        for what in ("working_directory", "ancestors", "cgroup"):
+            absent[what] = Missing.NOT_TOLD.value
+        return {}
+    missing = surroundings.missing
+    if surroundings.cwd is not None:
+        about["working_directory"] = printable(surroundings.cwd)
+    else:
+        absent["working_directory"] = missing.get("working_directory", Missing.NOT_TOLD).value
+    if surroundings.ancestors:
+        about["ancestors"] = [_ancestor(ancestor) for ancestor in surroundings.ancestors]
+        if surroundings.ancestors_cut:
+            extra["ancestors_cut"] = True
+    else:
+        absent["ancestors"] = missing.get("ancestors", Missing.EMPTY).value
+    if surroundings.cgroup is not None:
+        extra["cgroup"] = printable(surroundings.cgroup)
+        extra["in_container"] = surroundings.container is not None
+    else:
+        absent["cgroup"] = missing.get("cgroup", Missing.NOT_TOLD).value
+    container = surroundings.container
+    if container is None:
+        return {}
+    document: Document = {"container": {"id": container.id}}
+    if container.runtime:
+        document["container"]["runtime"] = container.runtime
+    if container.pod_uid:
+        document["orchestrator"] = {
+            "type": "kubernetes",
+            "resource": {"type": "pod", "id": container.pod_uid},
+        }
+    return document
+
+
+def _ancestor(ancestor: Ancestor) -> Document:
+    document: Document = {"pid": ancestor.pid, "name": printable(ancestor.name)}
+    if ancestor.executable is not None:
+        document["executable"] = printable(ancestor.executable)
+    return document
+
+
+def line(process: Process, name: bytes, uid: int) -> str:
+    """``--- bpftool[4242] {exe="/usr/sbin/bpftool", args=["bpftool", "prog"], ...} ---``
+
+    :param name: of the process, ``comm``.
+    """
+    parts: list[str] = []
+    program = process.program
+    if program and program.exe:
+        deleted = " (deleted)" * bool(program.flags & PROCESS_EXE_GONE)
+        parts.append(f'exe="{escape(program.exe)}"{deleted}')
+    args, cut = arguments(process)
+    if args:
+        parts.append(f"args=[{_line_arguments(args, cut)}]")
+    parts.append(f"uid={uid}")
+    if program:
+        parts.append(f"parent={printable(program.parent_comm)}[{program.parent_tgid}]")
+    surroundings = process.surroundings
+    if surroundings and surroundings.container:
+        container = surroundings.container
+        parts.append(f"container={container.runtime or 'unknown'}:{container.id[:12]}")
+    elif surroundings and surroundings.cgroup and surroundings.cgroup != b"/":
+        parts.append(f'cgroup="{escape(surroundings.cgroup)}"')
+    return f"--- {printable(name)}[{process.pid}] {{{', '.join(parts)}}} ---"
+
+
+def _line_arguments(args: list[bytes], cut: bool) -> str:
+    shown: list[str] = []
+    room = _LINE_ARGS
+    for arg in args:
+        if len(arg) > room:
+            cut = True
+            break
+        room -= len(arg)
+        shown.append(f'"{escape(arg)}"')
+    return ", ".join(shown + ["..."] * cut)

@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who made a call, in documents and in the line that introduces a process."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bpfsnoop.events.call import Program
+from bpfsnoop.events.process import Ancestor, Container, Missing, Process, Surroundings
+from bpfsnoop.events.process_document import (
+    CAPABILITIES,
+    arguments,
+    capabilities,
+    entity_id,
+    line,
+)
+from bpfsnoop.events.wire import (
+    PROCESS_ARGS_CUT,
+    PROCESS_ARGS_UNREAD,
+    PROCESS_EXE_CUT,
+    PROCESS_EXE_GONE,
+    PROCESS_EXE_PSEUDO,
+    PROCESS_EXE_UNREAD,
+    PROCESS_KERNEL,
+)
+from calls import call_of, process_of, program_of, without_task
+from documents import ORIGIN, document_of
+
+CALL = call_of(22, b"\3\0\0\0")
+ID = "0123456789abcdef" * 4
+POD = "8a7e5b1c-0d2f-4e3a-9b6c-112233445566"
+
+FOUND = Surroundings(
+    args=(b"loader", b"-v", b"x"),
+    args_cut=False,
+    cwd=b"/root",
+    ancestors=(Ancestor(1_200, b"bash", b"/bin/bash", 30), Ancestor(1, b"init", None, 0)),
+    ancestors_cut=False,
+    cgroup=b"/system.slice",
+    container=None,
+    missing={},
+)
+NOTHING = Surroundings(
+    args=None, args_cut=False, cwd=None, ancestors=(), ancestors_cut=False, cgroup=None,
+    container=None, missing={},
+)  # fmt: skip
+
+
+def about(program: Program | None, surroundings: Surroundings | None = FOUND) -> dict[str, Any]:
+    """``process`` of a document."""
+    process: dict[str, Any] = document_of(CALL, process_of(CALL, program, surroundings))["process"]
+    return process
+
+
+def beside(program: Program | None, surroundings: Surroundings | None = FOUND) -> dict[str, Any]:
+    """``bpf.process`` of a document."""
+    document = document_of(CALL, process_of(CALL, program, surroundings))
+    extra: dict[str, Any] = document["bpf"]["process"]
+    return extra
+
+
+def absent(program: Program | None, surroundings: Surroundings | None = FOUND) -> Mapping[str, str]:
+    reasons: dict[str, str] = beside(program, surroundings).get("absent", {})
+    return reasons
+
+
+# --- Everything is known -----------------------------------------------------------------
+
+
+def test_all_that_can_be_known() -> None:
+    shown = about(program_of())
+    assert shown["executable"] == "/usr/bin/loader"
+    assert shown["args"] == ["loader", "-v", "x"]
+    assert shown["working_directory"] == "/root"
+    assert shown["parent"]["pid"] == 1_200
+    assert shown["parent"]["name"] == "bash"
+    assert shown["parent"]["executable"] == "/bin/bash"
+    assert shown["ancestors"] == [
+        {"pid": 1_200, "name": "bash", "executable": "/bin/bash"},
+        {"pid": 1, "name": "init"},
+    ]
+    extra = beside(program_of())
+    assert (extra["exe_deleted"], extra["exe_memfd"]) == (False, False)
+    assert (extra["cgroup"], extra["in_container"]) == ("/system.slice", False)
+    assert not {"absent", "exe_cut", "args_cut", "ancestors_cut"} & extra.keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "exe", "shown"),
+    [
+        (PROCESS_EXE_GONE, b"/tmp/x", {"exe_deleted": True, "exe_memfd": False}),
+        (PROCESS_EXE_PSEUDO | PROCESS_EXE_GONE, b"memfd:x", {"exe_memfd": True}),
+        (PROCESS_EXE_PSEUDO, b"[aio]", {"exe_memfd": False}),
+        # A file of that name is not one.
+        (0, b"memfd:x", {"exe_memfd": False}),
+        (PROCESS_EXE_CUT, b"deep/x", {"exe_cut": True}),
+        (PROCESS_EXE_UNREAD, b"/x", {"exe_cut": True}),
+    ],
+)
+def test_what_a_process_runs_from(flags: int, exe: bytes, shown: dict[str, bool]) -> None:
+    program = program_of(flags=flags, exe=exe)
+    extra = beside(program)
+    assert extra | shown == extra
+    assert about(program)["executable"] == exe.decode()
+
+
+def test_hostile_names_are_spelled_out() -> None:
+    evil = b'\x1b[2J\n"\xff'
+    spelled = '\\33[2J\\n"\\377'
+    found = FOUND._replace(cwd=evil, cgroup=evil, ancestors=(Ancestor(1_200, evil, evil, 3),))
+    program = program_of(exe=evil, args=evil + b"\0", parent_comm=evil)
+    shown = about(program, found)
+    assert shown["executable"] == shown["working_directory"] == spelled
+    assert shown["args"] == [spelled]
+    assert shown["parent"]["name"] == shown["parent"]["executable"] == spelled
+    assert shown["ancestors"][0] == {"pid": 1_200, "name": spelled, "executable": spelled}
+    assert beside(program, found)["cgroup"] == spelled
+
+
+def test_the_parent_s_executable_is_that_of_the_parent() -> None:
+    """The parent may have ended since, and the process have another one now."""
+    other = FOUND._replace(ancestors=(Ancestor(1, b"init", b"/sbin/init", 0),))
+    assert "executable" not in about(program_of(), other)["parent"]
+    assert "executable" not in about(program_of(), NOTHING)["parent"]
+
+
+# --- Arguments ---------------------------------------------------------------------------
+
+CUT = PROCESS_ARGS_CUT
+
+
+@pytest.mark.parametrize(
+    ("flags", "told", "found", "args", "cut"),
+    [
+        (0, b"a\0b\0", None, [b"a", b"b"], False),
+        (0, b"a\0\0", None, [b"a", b""], False),
+        (0, b"a title", None, [b"a title"], False),
+        (0, b"", None, [], False),
+        (0, b"\0", None, [b""], False),
+        # What it was at the call counts, not what it is now.
+        (0, b"a\0b\0", (b"c",), [b"a", b"b"], False),
+        # Where the kernel program had no room, /proc goes on.
+        (CUT, b"a\0b", (b"a", b"bc", b"d"), [b"a", b"bc", b"d"], False),
+        (CUT, b"a\0b", (b"a", b"x"), [b"a", b"b"], True),
+        (CUT, b"a\0b", None, [b"a", b"b"], True),
+        (CUT, b"a\0b\0", None, [b"a", b"b"], True),
+        (PROCESS_ARGS_UNREAD, b"", (b"a",), [b"a"], False),
+    ],
+)
+def test_arguments(
+    flags: int, told: bytes, found: tuple[bytes, ...] | None, args: list[bytes], cut: bool
+) -> None:
+    program = program_of(flags=flags, args=told)
+    process = process_of(CALL, program, NOTHING._replace(args=found))
+    assert arguments(process) == (args, cut)
+    assert beside(program, process.surroundings).get("args_cut", False) == cut
+
+
+def test_arguments_that_only_proc_knows() -> None:
+    assert about(None)["args"] == ["loader", "-v", "x"]
+    cut = FOUND._replace(args_cut=True)
+    assert beside(None, cut)["args_cut"] is True
+
+
+# --- What is not known, and why ----------------------------------------------------------
+
+
+def test_of_a_process_of_which_nothing_was_told() -> None:
+    assert absent(None, None) == dict.fromkeys(
+        ("executable", "parent", "args", "working_directory", "ancestors", "cgroup"), "not_told"
+    )
+
+
+def test_on_a_kernel_that_does_not_tell() -> None:
+    call = without_task(CALL)
+    process = process_of(call, None, FOUND, Missing.NO_BTF)
+    document = document_of(call, process)
+    assert document["bpf"]["process"]["absent"] == dict.fromkeys(
+        ("entity_id", "start", "executable", "parent"), "no_btf"
+    )
+    assert not {"entity_id", "start", "executable", "parent"} & document["process"].keys()
+    assert "capabilities" not in document["process"]["thread"]
+    assert "effective" not in document["user"]
+    assert document["bpf"]["process"].keys() == {"cgroup_id", "cgroup", "in_container", "absent"}
+
+
+@pytest.mark.parametrize("reason", list(Missing))
+@pytest.mark.parametrize("what", ["args", "working_directory", "ancestors", "cgroup"])
+def test_every_reason_is_told(what: str, reason: Missing) -> None:
+    found = NOTHING._replace(missing={what: reason})
+    assert absent(None, found)[what] == reason.value
+
+
+@pytest.mark.parametrize(
+    ("program", "found", "reasons"),
+    [
+        (program_of(flags=PROCESS_KERNEL, exe=b"", args=b""), FOUND._replace(args=None),
+         {"executable": "kernel_thread", "args": "kernel_thread"}),
+        (program_of(exe=b""), FOUND, {"executable": "unreadable"}),
+        (program_of(args=b""), FOUND, {"args": "empty"}),
+        (program_of(args=b"", flags=PROCESS_ARGS_UNREAD), FOUND._replace(args=None),
+         {"args": "unreadable"}),
+        (None, FOUND._replace(args=()), {"executable": "not_told", "parent": "not_told",
+                                         "args": "empty"}),
+        # The first process has no ancestors.
+        (program_of(), FOUND._replace(ancestors=()), {"ancestors": "empty"}),
+        (program_of(), FOUND._replace(cgroup=None), {"cgroup": "not_told"}),
+        (program_of(), FOUND, {}),
+    ],
+)  # fmt: skip
+def test_reasons(program: Program | None, found: Surroundings, reasons: Mapping[str, str]) -> None:
+    assert absent(program, found) == reasons
+
+
+def test_ancestors_that_are_cut_say_so() -> None:
+    assert beside(program_of(), FOUND._replace(ancestors_cut=True))["ancestors_cut"] is True
+
+
+# --- Containers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("container", "shown"),
+    [
+        (Container(ID, "docker", ""), {"container": {"id": ID, "runtime": "docker"}}),
+        (Container(ID, "", ""), {"container": {"id": ID}}),
+        (Container("web", "lxc", ""), {"container": {"id": "web", "runtime": "lxc"}}),
+        (Container(ID, "cri-o", POD), {
+            "container": {"id": ID, "runtime": "cri-o"},
+            "orchestrator": {"type": "kubernetes", "resource": {"type": "pod", "id": POD}},
+        }),
+        (None, {}),
+    ],
+)  # fmt: skip
+def test_containers(container: Container | None, shown: dict[str, Any]) -> None:
+    found = FOUND._replace(container=container)
+    document = document_of(CALL, process_of(CALL, program_of(), found))
+    assert {key: document[key] for key in ("container", "orchestrator") if key in document} == shown
+    assert document["bpf"]["process"]["in_container"] == (container is not None)
+
+
+# --- entity_id ---------------------------------------------------------------------------
+
+
+def test_an_entity_id_is_for_ever() -> None:
+    """Another one for the same process would break what was stored of it."""
+    assert entity_id("boot", "host", 1_234, 700_000_003) == "6aee9589716229569d62c79c84d88577"
+
+
+def test_calls_and_children_agree_on_a_process() -> None:
+    process = about(program_of())
+    child = call_of(22, b"\3\0\0\0")._replace(tgid=5, process_start_ns=9)
+    told = program_of(tgid=5, start_ns=9, parent_tgid=1_234, parent_start_ns=700_000_003)
+    parent = document_of(child, process_of(child, told))["process"]["parent"]
+    assert parent["entity_id"] == process["entity_id"]
+    # execve(2) makes no other process of it.
+    after = CALL._replace(exec_id=6)
+    assert document_of(after, process_of(after))["process"]["entity_id"] == process["entity_id"]
+
+
+def test_a_parent_whose_start_is_not_known_has_no_entity_id() -> None:
+    assert "entity_id" not in about(program_of(parent_start_ns=0))["parent"]
+
+
+TEXTS = st.text("0123456789abcdef-", max_size=4)
+PROCESSES = st.tuples(TEXTS, TEXTS, st.integers(0, 30), st.integers(0, 30))
+
+
+@given(PROCESSES, PROCESSES)
+def test_processes_differ_in_their_entity_ids(
+    one: tuple[str, str, int, int], other: tuple[str, str, int, int]
+) -> None:
+    assert (entity_id(*one) == entity_id(*other)) == (one == other)
+
+
+# --- Capabilities ------------------------------------------------------------------------
+
+
+def test_capabilities_are_named() -> None:
+    assert capabilities(0) == []
+    assert capabilities(1 << 21 | 1 << 39) == ["CAP_SYS_ADMIN", "CAP_BPF"]
+    assert capabilities(1 << 40 | 1 << 41 | 1 << 63) == [
+        "CAP_CHECKPOINT_RESTORE", "CAP_41", "CAP_63",
+    ]  # fmt: skip
+    assert capabilities((1 << 41) - 1) == list(CAPABILITIES)
+
+
+# --- The line that introduces a process --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("program", "found", "shown"),
+    [
+        (program_of(), FOUND,
+         'exe="/usr/bin/loader", args=["loader", "-v", "x"], uid=7, parent=bash[1200],'
+         ' cgroup="/system.slice"'),
+        (program_of(flags=PROCESS_EXE_GONE), NOTHING,
+         'exe="/usr/bin/loader" (deleted), args=["loader", "-v", "x"], uid=7,'
+         " parent=bash[1200]"),
+        (None, None, "uid=7"),
+        (None, FOUND._replace(cgroup=b"/"), 'args=["loader", "-v", "x"], uid=7'),
+        (program_of(args=b"a\0b", flags=PROCESS_ARGS_CUT), NOTHING,
+         'exe="/usr/bin/loader", args=["a", "b", ...], uid=7, parent=bash[1200]'),
+        (program_of(args=b"a" * 256 + b"\0b\0"), NOTHING,
+         f'exe="/usr/bin/loader", args=["{"a" * 256}", ...], uid=7, parent=bash[1200]'),
+        (program_of(args=b"a" * 257 + b"\0"), NOTHING,
+         'exe="/usr/bin/loader", args=[...], uid=7, parent=bash[1200]'),
+        (None, NOTHING._replace(cgroup=b"/x", container=Container(ID, "docker", "")),
+         "uid=7, container=docker:0123456789ab"),
+        (None, NOTHING._replace(cgroup=b"/x", container=Container(ID, "", "")),
+         "uid=7, container=unknown:0123456789ab"),
+        (program_of(exe=b'/\x1b[2J"\n', args=b'"\x9b\0', parent_comm=b"\x07]"),
+         NOTHING._replace(cgroup=b'/"\n'),
+         r'exe="/\33[2J\"\n", args=["\"\233"], uid=7, parent=\7][1200], cgroup="/\"\n"'),
+    ],
+)  # fmt: skip
+def test_line(program: Program | None, found: Surroundings | None, shown: str) -> None:
+    process = process_of(CALL, program, found)
+    assert line(process, b"loader", 7) == f"--- loader[1234] {{{shown}}} ---"
+    assert line(process, b"\x1b\n", 7) == f"--- \\33\\n[1234] {{{shown}}} ---"
+
+
+# --- Anything ----------------------------------------------------------------------------
+
+BYTES = st.binary(max_size=12)
+U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
+PROGRAMS = st.builds(
+    Program, U32, st.just(0) | U64, U64, st.just(0) | U64, U64, U64, U32,
+    st.integers(0, 127), BYTES, BYTES | st.just(b"memfd:x"), BYTES | st.just(b"a\0b\0"),
+)  # fmt: skip
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=5)
+SURROUNDINGS = st.builds(
+    Surroundings,
+    args=st.none() | st.lists(BYTES, max_size=3).map(tuple),
+    args_cut=st.booleans(),
+    cwd=st.none() | BYTES,
+    ancestors=st.lists(st.builds(Ancestor, U32, BYTES, st.none() | BYTES, U64), max_size=3).map(
+        tuple
+    ),
+    ancestors_cut=st.booleans(),
+    cgroup=st.none() | BYTES,
+    container=st.none() | st.builds(Container, PRINTABLE, PRINTABLE, PRINTABLE),
+    missing=st.dictionaries(
+        st.sampled_from(["args", "working_directory", "ancestors", "cgroup"]) | PRINTABLE,
+        st.sampled_from(Missing),
+    ),
+)
+
+EXPLAINED = ("entity_id", "start", "executable", "parent", "args", "working_directory", "ancestors")
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.none() | PROGRAMS,
+    st.none() | SURROUNDINGS,
+    st.sampled_from(Missing),
+    st.booleans(),
+    BYTES,
+)
+def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
+    program: Program | None, found: Surroundings | None, untold: Missing, task: bool, comm: bytes
+) -> None:
+    call = CALL if task else without_task(CALL)
+    process: Process = process_of(call, program, found, untold)
+    shown = line(process, comm, 0)
+    assert shown.isascii()
+    assert shown.isprintable()
+    document = document_of(call, process)
+    reasons = document["bpf"]["process"].get("absent", {})
+    for what in EXPLAINED:
+        assert (what in document["process"]) != (what in reasons), what
+    assert ("cgroup" in document["bpf"]["process"]) != ("cgroup" in reasons)
+
+
+def test_documents_of_two_hosts_do_not_mix() -> None:
+    """What is kept for a process is kept for its origin."""
+    assert ORIGIN.boot_id
+    process = process_of(CALL)
+    one = document_of(CALL, process)["process"]["entity_id"]
+    assert one == entity_id(ORIGIN.boot_id, ORIGIN.host_id, 1_234, 700_000_003)

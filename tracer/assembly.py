@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts together what the kernel program sent in several records."""
+
+from typing import Final
+
+from ..events.call import Call, Chunk, Program
+from ..events.wire import PART_ATTR_ENTRY, PART_ATTR_EXIT, PART_MEMORY, parse
+
+PROGRAMS_MAX: Final = 16_384
+"""More than the kernel program lets pass before it tells a process again."""
+PENDING_MAX: Final = 64 << 20
+"""Bytes of calls that have not returned: 30 programs of the largest size."""
+
+_EACH: Final = 256
+"""Bytes that a chunk takes here beside its data, about."""
+
+_Call = tuple[int, int]  # tid, start_ns
+_Parts = dict[tuple[int, int], list[Chunk]]  # part kind, slot
+
+
+class Assembly:
+    """Chunks become part of the call that they came ahead of; processes are kept."""
+
+    def __init__(self) -> None:
+        self._pending: dict[_Call, _Parts] = {}
+        self._pending_bytes = 0
+        self._programs: dict[tuple[int, int, int], Program] = {}
+
+    def feed(self, record: bytes) -> Call | None:
+        """Takes a record; a call comes out when it is whole.
+
+        :raises WireError: it is not one.
+        """
+        thing = parse(record)
+        if isinstance(thing, Call):
+            parts = self._pending.pop((thing.tid, thing.start_ns), None)
+            return thing if parts is None else self._joined(thing, parts)
+        if isinstance(thing, Chunk):
+            self._keep(thing)
+        else:
+            self._remember(thing)
+        return None
+
+    def program(self, call: Call) -> Program | None:
+        """What the process of the call runs, if the kernel has told and it was not lost."""
+        return self._programs.get((call.tgid, call.process_start_ns, call.exec_id))
+
+    def _remember(self, program: Program) -> None:
+        # Each of its threads may tell the same: then it stays the same.
+        key = (program.tgid, program.start_ns, program.exec_id)
+        known = self._programs.pop(key, None)
+        self._programs[key] = known if known == program else program
+        if len(self._programs) > PROGRAMS_MAX:
+            del self._programs[next(iter(self._programs))]
+
+    def _keep(self, chunk: Chunk) -> None:
+        parts = self._pending.setdefault((chunk.tid, chunk.start_ns), {})
+        parts.setdefault((chunk.part, chunk.slot), []).append(chunk)
+        self._pending_bytes += _EACH + len(chunk.data)
+        while self._pending_bytes > PENDING_MAX:
+            self._forget(self._pending.pop(next(iter(self._pending))))
+
+    def _forget(self, parts: _Parts) -> None:
+        for chunks in parts.values():
+            self._pending_bytes -= sum(_EACH + len(chunk.data) for chunk in chunks)
+
+    def _joined(self, call: Call, parts: _Parts) -> Call:
+        self._forget(parts)
+        memory = dict(call.memory)
+        for (part, slot), chunks in parts.items():
+            if part == PART_MEMORY and slot in memory:
+                memory[slot] = memory[slot]._replace(data=_data(chunks, 0))
+        same = call.exit is call.entry  # its part was left out
+        entry, exit_ = call.entry, call.exit
+        entry += _data(parts.get((PART_ATTR_ENTRY, 0), []), len(entry))
+        exit_ = entry if same else exit_ + _data(parts.get((PART_ATTR_EXIT, 0), []), len(exit_))
+        return call._replace(entry=entry, exit=exit_, memory=memory)
+
+
+def _data(chunks: list[Chunk], start: int) -> bytes:
+    # As far as they follow each other.
+    data = b""
+    for chunk in chunks:
+        if chunk.offset != start + len(data):
+            break
+        data += chunk.data
+    return data

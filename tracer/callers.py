@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who made a call: what the kernel told of the process, with what else could be found out."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from ..events.call import Call, Program
+from ..events.process import Missing, Process, Surroundings
+
+KEPT: Final = 8192
+"""Processes; one that has been forgotten is put together again."""
+
+
+class Key(NamedTuple):
+    """What tells one process from all others, and its program from what it ran before."""
+
+    pid: int
+    start_ns: int
+    exec_id: int
+    cgroup_id: int
+
+
+class Callers:
+    """The processes of a stream of calls, each of them once.
+
+    :param look: what to find out besides, or None for nothing.
+    """
+
+    def __init__(self, look: Callable[[Key], Surroundings | None]) -> None:
+        self._look = look
+        self._known: dict[Key, Process] = {}
+
+    def of(self, call: Call, program: Program | None) -> Process:
+        """:param program: as the kernel told it; None if it did not."""
+        key = Key(call.tgid, call.process_start_ns, call.exec_id, call.cgroup_id)
+        known = self._known.get(key)
+        nothing_new = known is not None and (program is None or program == known.program)
+        if known is not None and nothing_new and key.start_ns:
+            return known
+        found = self._look(key)
+        # Without a start, another process may have the same key.
+        if known is not None and nothing_new and found == known.surroundings:
+            return known
+        untold = Missing.NOT_TOLD if call.has_task else Missing.NO_BTF
+        known = Process(key.pid, key.start_ns, program, found, untold)
+        self._known.pop(key, None)
+        self._known[key] = known
+        if len(self._known) > KEPT:
+            del self._known[next(iter(self._known))]
+        return known

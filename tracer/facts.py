@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel program must know of the kernel that it runs in."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from struct import pack
+from typing import Any, Final, NamedTuple
+
+from ..decoders import uapi
+from . import btf, own
+
+# Where struct pt_regs keeps system call arguments 4 and 5 (arch/*/include/asm/ptrace.h).
+_ARGUMENT_OFFSETS: Final = {"x86_64": (56, 72), "aarch64": (24, 32)}
+_TASK_PT_REGS: Final = 175  # BPF_FUNC_task_pt_regs, since Linux 5.15
+_CURRENT_TASK_BTF: Final = 158  # BPF_FUNC_get_current_task_btf, since Linux 5.11
+_PROBE_READ_KERNEL: Final = 113
+
+_TASK: Final = (
+    "task_struct.group_leader", "task_struct.real_parent", "task_struct.tgid",
+    "task_struct.start_boottime", "task_struct.self_exec_id", "task_struct.cred",
+    "task_struct.comm", "task_struct.mm", "task_struct.nsproxy", "task_struct.thread_pid",
+    "cred.euid", "cred.cap_effective", "pid.level", "pid.numbers", "upid.ns",
+    "pid_namespace.ns.inum", "nsproxy.mnt_ns", "mnt_namespace.ns.inum", "mm_struct.arg_start",
+    "mm_struct.arg_end",
+)  # fmt: skip
+_PATHS: Final = (
+    "mm_struct.exe_file", "file.f_path.dentry", "file.f_path.mnt", "dentry.d_parent",
+    "dentry.d_name.name", "dentry.d_hash.pprev", "dentry.d_inode", "inode.i_ino",
+    "vfsmount.mnt_root", "mount.mnt", "mount.mnt_parent", "mount.mnt_mountpoint",
+)  # fmt: skip
+_OBJECTS: Final = (
+    "task_struct.files", "files_struct.fdt", "fdtable.max_fds", "fdtable.fd", "file.f_op",
+    "file.private_data", "file_operations.release", "bpf_map.id", "bpf_map.map_type",
+    "bpf_map.name", "bpf_prog.aux", "bpf_prog.type", "bpf_prog.tag", "bpf_prog_aux.id",
+    "bpf_prog_aux.name", "bpf_link.id", "bpf_link.type", "bpf_link.prog", "btf.id",
+)  # fmt: skip
+_SIZES: Final = ("bpf_map.key_size", "bpf_map.value_size", "bpf_map.max_entries")
+"""Read at once with ``bpf_map.map_type``, behind which they stand."""
+_OPTIONAL: Final = ("task_struct.loginuid",)  # CONFIG_AUDIT
+
+
+class Facts(NamedTuple):
+    """Taken from BTF; the same as long as the kernel is."""
+
+    names: Mapping[str, Mapping[int, str]]
+    """Constants by C type and value."""
+    offsets: Mapping[str, int]
+    """Of struct members, bytes, by ``struct.member``."""
+    upid_size: int
+    """``sizeof(struct upid)``, 0 if unknown."""
+    helpers: frozenset[int]
+    """The helper functions that this kernel has."""
+    problem: str
+    """Why there is nothing in the others; mostly empty."""
+
+    def flags(self, *, kernel_reads: bool) -> list[str]:
+        """What of it the kernel program is compiled with.
+
+        :param kernel_reads: a program may read kernel memory.
+        """
+        flags = []
+        paths = self._has(*_PATHS) and kernel_reads
+        if kernel_reads:
+            flags.append("-DHAVE_KERNEL_READS=1")
+        if self.has_task:
+            flags += ["-DHAVE_TASK=1", f"-DSIZE_upid={self.upid_size}"]
+            flags += _offset_flags(self.offsets)
+            flags += ["-DHAVE_PATHS=1"] * paths + ["-DHAVE_OBJECTS=1"] * (
+                kernel_reads and self.has_objects
+            )
+        arguments = _ARGUMENT_OFFSETS.get(platform.machine())
+        if arguments and kernel_reads and {_TASK_PT_REGS, _CURRENT_TASK_BTF} <= self.helpers:
+            flags += [f"-DARG4_OFFSET={arguments[0]}", f"-DARG5_OFFSET={arguments[1]}"]
+        return flags
+
+    @property
+    def has_task(self) -> bool:
+        """Whether what is behind the current task can be read."""
+        return self._has(*_TASK) and self.upid_size > 0 and _CURRENT_TASK_BTF in self.helpers
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether what is behind a descriptor can be read."""
+        if not self.has_task or not self._has(*_OBJECTS, *_SIZES):
+            return False
+        first = self.offsets["bpf_map.map_type"]
+        return [self.offsets[name] - first for name in _SIZES] == [4, 8, 12]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self._asdict(), "helpers": sorted(self.helpers)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Facts":
+        """:raises ValueError, KeyError, TypeError, AttributeError: it is not ours, or says that
+        there was no BTF: that may have changed.
+        """
+        if data["problem"]:
+            raise ValueError(data["problem"])
+        return cls(
+            {enum: {int(value): str(name) for value, name in names.items()}
+             for enum, names in data["names"].items()},
+            {str(member): int(offset) for member, offset in data["offsets"].items()},
+            int(data["upid_size"]),
+            frozenset(map(int, data["helpers"])),
+            str(data["problem"]),
+        )  # fmt: skip
+
+    def _has(self, *members: str) -> bool:
+        return all(member in self.offsets for member in members)
+
+
+def _offset_flags(offsets: Mapping[str, int]) -> Iterable[str]:
+    for member, offset in sorted(offsets.items()):
+        yield f"-DOFF_{member.replace('.', '_')}={offset}"
+
+
+def gather() -> Facts:
+    """Reads them from the BTF of this kernel; without it, they are empty and say why."""
+    try:
+        kernel = btf.Btf(btf.VMLINUX.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return Facts({}, {}, 0, frozenset(), f"{btf.VMLINUX}: {reason}")
+    names = {enum: found for enum in uapi.ENUMS if (found := kernel.enum(enum))}
+    helpers = frozenset(kernel.enum(btf.HELPERS))
+    offsets = kernel.offsets([*_TASK, *_PATHS, *_OBJECTS, *_SIZES, *_OPTIONAL])
+    return Facts(names, offsets, kernel.struct_size("upid") or 0, helpers, "")
+
+
+def kernel_identity() -> str:
+    """Names this build of the kernel: two that differ in a struct differ in it."""
+    about = os.uname()
+    try:
+        with open("/sys/kernel/notes", "rb") as file:  # the build id is in it
+            notes = file.read(1 << 16).hex()
+    except OSError:
+        notes = ""
+    return f"{about.release} {about.version} {about.machine} {notes}"
+
+
+def may_read_kernel_memory() -> bool:
+    """Found out by trying: lockdown=confidentiality forbids it."""
+    insns = (
+        pack("=BBhi", 0xBF, 0xA1, 0, 0)  # r1 = r10
+        + pack("=BBhi", 0x07, 0x01, 0, -8)  # r1 += -8
+        + pack("=BBhi", 0xB7, 0x02, 0, 8)  # r2 = 8
+        + pack("=BBhi", 0xB7, 0x03, 0, 0)  # r3 = 0
+        + pack("=BBhi", 0x85, 0x00, 0, _PROBE_READ_KERNEL)
+        + pack("=BBhi", 0xB7, 0x00, 0, 0)  # r0 = 0
+        + pack("=BBhi", 0x95, 0x00, 0, 0)  # exit
+    )
+    try:
+        os.close(own.load_program(own.TRACEPOINT, insns, "may_read"))
+    except OSError:
+        return False
+    return True
