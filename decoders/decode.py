@@ -8,6 +8,7 @@ from ..events.call import COMMON_ATTRS, RESULT, Call, Object, ObjectKind
 from ..events.event import (
     ATTR_READ_AT_EXIT,
     OUTPUT_UNREADABLE,
+    PARTS_MISSING,
     Absence,
     Behind,
     Event,
@@ -16,7 +17,7 @@ from ..events.event import (
 from ..events.memory import Memory
 from ..events.object import Described
 from ..events.value import Detail, Enum, Fd, Items
-from ..events.wire import ATTR_MAX, COMMAND_OTHER
+from ..events.wire import ATTR_MAX, CALL_NO_ROOM, COMMAND_OTHER
 from . import uapi
 from .layout import Command, Details, Field, nested
 from .table import COMMANDS
@@ -128,6 +129,8 @@ def _decoded(command: Command, call: Call, objects: Mapping[int, Described]) -> 
     elif plan.has_outputs and len(exit_) < size:
         exit_, notes = entry, (OUTPUT_UNREADABLE,)
 
+    if call.flags & CALL_NO_ROOM:
+        notes += (PARTS_MISSING,)
     raw = plan.unpack(entry)
     final = plan.unpack(exit_) if plan.has_outputs else raw
     details = _Details(call, objects)

@@ -3,7 +3,7 @@
 
 from ..events.memory import Log
 from ..events.value import DecimalFlags, Fd, Hex, IfIndex, KernelVersion, Kind, Signed
-from ..events.wire import CHUNK_MAX, COUNT_RETVAL, ROW_ENTRY, ROW_SUCCESS
+from ..events.wire import CHUNK_MAX, COUNT_RETVAL, ROW_ENTRY, ROW_NO_LIMIT, ROW_SUCCESS
 from . import uapi
 from .insn import instructions
 from .layout import (
@@ -109,7 +109,7 @@ PROG_TEST_RUN = Command(10, "BPF_PROG_TEST_RUN", [
         u32("data_size_in"),
         u32("data_size_out", moment=Moment.BOTH),
         pointer("data_in", data("data_size_in", _HEAD, ROW_ENTRY)),
-        pointer("data_out", data("data_size_out", _HEAD, FILLED)),
+        pointer("data_out", data("data_size_out", _HEAD, FILLED | ROW_NO_LIMIT)),
         u32("repeat"),
         u32("duration", moment=Moment.EXIT),
     ],
@@ -117,7 +117,7 @@ PROG_TEST_RUN = Command(10, "BPF_PROG_TEST_RUN", [
         u32("ctx_size_in"),
         u32("ctx_size_out", moment=Moment.BOTH),
         pointer("ctx_in", data("ctx_size_in", _HEAD, ROW_ENTRY)),
-        pointer("ctx_out", data("ctx_size_out", _HEAD, FILLED)),
+        pointer("ctx_out", data("ctx_size_out", _HEAD, ROW_SUCCESS)),
     ],
     [
         u32("flags", uapi.TEST_RUN_FLAGS),

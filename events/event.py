@@ -32,6 +32,10 @@ OUTPUT_UNREADABLE = "attr_output_unreadable"
 """Note: attr could not be read at exit; fields that the kernel writes show what was passed."""
 
 
+PARTS_MISSING = "parts_missing"
+"""Note: the record of the call had no room for something that belongs to it."""
+
+
 class Trailing(NamedTuple):
     """Bytes behind the last field that we know, of which at least one is not zero."""
 

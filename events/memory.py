@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .call import Blob, PartState
 from .value import JSON, Kind, Style, escape, hexadecimal, printable
+from .wire import STRING_MAX
 
 _DOTS = "..."
 _POINTER = 8  # bytes
@@ -114,7 +115,7 @@ class Texts(Content):
         strings = blob.data.split(b"\0")[:-1]
         spelled = []
         for string in shown_of(strings, style):
-            cut = _DOTS * (len(string) > style.strings)
+            cut = _DOTS * (len(string) > style.strings or len(string) == STRING_MAX - 1)
             spelled.append(f'"{escape(string[: style.strings])}"{cut}')
         if len(spelled) < len(strings):
             return f"[{', '.join([*spelled, _DOTS])}]"

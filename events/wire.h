@@ -76,6 +76,7 @@ struct call_record {
 
 /* Flags of a call. */
 #define CALL_HAS_TASK (1U << 0)	/* euid and what else needs BTF was read */
+#define CALL_NO_ROOM  (1U << 1)	/* a part is missing altogether */
 
 /* What a part is. */
 enum part_kind {
@@ -231,6 +232,7 @@ enum memory_shape {
 #define ROW_ENOENT  (1U << 2)
 #define ROW_ENOSPC  (1U << 3)
 #define ROW_FAILURE (1U << 4)	/* any other */
+#define ROW_NO_LIMIT (1U << 5)	/* that the caller counted 0 means as much as there is */
 
 /* One pointer in attr. */
 struct memory_row {
@@ -243,6 +245,9 @@ struct memory_row {
 	__u8  shape;
 	__u8  when;
 };
+
+/* A string of an array, with its NUL. */
+#define STRING_MAX 128
 
 #define FDS_MAX  6
 #define ROWS_MAX 12

@@ -24,6 +24,7 @@ RECORD_CHUNK: Final = 2
 RECORD_PROCESS: Final = 3
 
 CALL_HAS_TASK: Final = 1 << 0
+CALL_NO_ROOM: Final = 1 << 1
 
 PART_ATTR_ENTRY: Final = 1
 PART_ATTR_EXIT: Final = 2
@@ -87,7 +88,9 @@ ROW_SUCCESS: Final = 1 << 1
 ROW_ENOENT: Final = 1 << 2
 ROW_ENOSPC: Final = 1 << 3
 ROW_FAILURE: Final = 1 << 4
+ROW_NO_LIMIT: Final = 1 << 5
 
+STRING_MAX: Final = 128
 FDS_MAX: Final = 6
 ROWS_MAX: Final = 12
 

@@ -46,6 +46,12 @@ def test_chunks_become_part_of_the_call_that_they_came_ahead_of() -> None:
     assert fed([*records, *records]) == [LOAD, LOAD]
 
 
+def test_what_is_read_once_more_takes_the_place_of_what_was_there_before() -> None:
+    """Half of it was in memory at entry, all of it at exit."""
+    *chunks, call = records_of(LOAD)
+    assert fed([*chunks[:1], *chunks, call]) == [LOAD]
+
+
 def test_calls_of_other_threads_come_between() -> None:
     other = LOAD._replace(tid=4, memory={8: blob(INSNS[::-1], state=CHUNKED)})
     between = [record for pair in zip(records_of(LOAD), records_of(other), strict=True)

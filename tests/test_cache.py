@@ -99,6 +99,18 @@ def test_for_another_key_it_is_made_anew_and_replaced(
     assert again(directory, make) == ["made 3"]
 
 
+def test_one_that_was_made_for_nearly_the_same_will_do_if_asked_for(
+    directory: Path, make: Maker
+) -> None:
+    """As without the compiler, when nobody knows which one it would be."""
+    cache = Cache(str(directory))
+    assert cache.get(FORM, "source flags 0.31", make) == ["made 1"]
+    assert cache.get(FORM, "source flags ", make, near=True) == ["made 1"]
+    assert cache.get(FORM, "source flags 0.31", make, near=True) == ["made 1"]
+    assert cache.get(FORM, "source other ", make, near=True) == ["made 2"]
+    assert cache.get(FORM, "source ", make) == ["made 3"]
+
+
 def test_things_of_other_names_are_apart(directory: Path, kept: Path, make: Maker) -> None:
     other = FORM._replace(name="other.json")
     cache = Cache(str(directory))

@@ -105,7 +105,7 @@ def test_the_command_goes_on_when_nobody_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_goes_to_the_command(number: signal.Signals) -> None:
     """Whose own end then ends the tracing, so that its last calls are not missed."""
-    last = f"{_shell('count', '1')} >/dev/null; kill $!; exit 3"
+    last = f"{_shell('count', '1')} >/dev/null; kill -KILL $!; exit 3"
     script = f"trap '{last}' INT TERM; sleep 60 & echo ready; wait"
     with Tracer("-q", "--", "sh", "-c", script) as tracer:
         tracer.read_until(tracer.process.stdout, "ready")
@@ -117,7 +117,9 @@ def test_a_signal_goes_to_the_command(number: signal.Signals) -> None:
 
 
 def test_a_signal_reaches_the_command_when_tracing_is_over() -> None:
-    script = f"trap 'kill $!; exit 3' TERM; {_shell('count', '1')}; sleep 60 & echo ready; wait"
+    script = (
+        f"trap 'kill -KILL $!; exit 3' TERM; {_shell('count', '1')}; sleep 60 & echo ready; wait"
+    )
     with Tracer("-M1", "-o", "/dev/null", "--", "sh", "-c", script) as tracer:
         tracer.read_until(tracer.process.stdout, "ready")
         finished = tracer.stop(signal.SIGTERM)

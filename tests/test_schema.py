@@ -18,7 +18,7 @@ from bpfsnoop.decoders.layout import Command, Field, Layout, Moment
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import ecs
 from bpfsnoop.events.call import COMMON_ATTRS, RESULT, CommandCount, PartState, Totals
-from bpfsnoop.events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, Absence
+from bpfsnoop.events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, PARTS_MISSING, Absence
 from bpfsnoop.events.memory import MISSING_REASONS
 from bpfsnoop.events.object import Described
 from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
@@ -136,7 +136,8 @@ def test_attr_after_has_the_fields_that_the_kernel_changes() -> None:
 
 
 def test_all_notes_are_there() -> None:
-    notes = {absence.value for absence in Absence} | {ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE}
+    notes = {absence.value for absence in Absence}
+    notes |= {ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, PARTS_MISSING}
     assert set(BPF["notes"]["items"]["enum"]) == notes
 
 

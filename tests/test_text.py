@@ -16,9 +16,9 @@ from bpfsnoop.decoders.links import LINK_CREATE
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import text
 from bpfsnoop.events.call import COMMON_ATTRS, RESULT, Blob, Call, Object, PartState
-from bpfsnoop.events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE
+from bpfsnoop.events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, PARTS_MISSING
 from bpfsnoop.events.value import Style, Xlat, escape, printable
-from bpfsnoop.events.wire import COMMAND_OTHER
+from bpfsnoop.events.wire import CALL_NO_ROOM, COMMAND_OTHER
 from calls import (
     ATTR_ADDRESS,
     attr,
@@ -797,3 +797,9 @@ def test_results(retval: int, shown: str) -> None:
 def test_bytes_are_spelled_as_in_a_c_string(data: bytes, escaped: str) -> None:
     assert escape(data) == escaped
     assert printable(data) == escaped.replace(r"\"", '"')
+
+
+def test_a_record_without_room_for_all_says_so() -> None:
+    call = call_of(22, attr("i", 3))._replace(flags=CALL_NO_ROOM)
+    assert Decoder().decode(call).notes == (PARTS_MISSING,)
+    assert Decoder().decode(call._replace(flags=0)).notes == ()

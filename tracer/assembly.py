@@ -78,9 +78,11 @@ class Assembly:
 
 
 def _data(chunks: list[Chunk], start: int) -> bytes:
-    # As far as they follow each other.
+    # As far as they follow each other. What begins anew was not all there before.
     data = b""
     for chunk in chunks:
+        if chunk.offset == start:
+            data = b""
         if chunk.offset != start + len(data):
             break
         data += chunk.data

@@ -40,11 +40,10 @@
 #define ARGUMENT(offset) (*(u64 *)((void *)ctx + (offset)))
 
 /* Room for parts in the record of a call, and of one part of it at most. */
-#define PARTS_MAX 1024
+#define PARTS_MAX 1280
 #define INLINE_MAX 256
 
 #define STRINGS_MAX 64
-#define STRING_MAX 128
 #define LOG_STEPS_MAX 64
 #define PATH_STEPS 40
 #define NAME_ROOM 256
@@ -75,13 +74,11 @@ struct thread {
 	u32 cursor_size;
 	u32 bulk_state;
 	u32 exit_attr_len;
-	u32 reserved;
+	u32 late;		/* more of attr was in memory at exit than at entry */
+	u8 attr[2 * ATTR_INLINE];	/* the most that was read of it, see take_exit_attr() */
 	struct call_record call;
 	u8 parts[PARTS_MAX + 2 * INLINE_MAX];
 };
-
-/* Attr at entry is the first part. */
-#define ENTRY_ATTR(thread) ((thread)->parts + sizeof(struct part))
 
 /*
  * Where things are put together that do not fit into a record. What is read to an
@@ -103,6 +100,7 @@ struct scratch {
 	u64 wanted;
 	u64 n;
 	u64 got;
+	u64 skipped;
 	u32 state;
 	u32 reserved;
 };
@@ -308,9 +306,10 @@ static __always_inline void take_entry_attr(struct thread *thread, struct scratc
 	if (!part)
 		return;
 
-	u64 got = read_user(ENTRY_ATTR(thread), n, thread->call.attr_addr, ATTR_INLINE);
+	u64 got = read_user(thread->attr, n, thread->call.attr_addr, ATTR_INLINE);
 
 	thread->attr_len = got;
+	__builtin_memcpy(part + 1, thread->attr, ATTR_INLINE);
 	end_part(thread, got);
 	if (got == ATTR_INLINE && wanted > ATTR_INLINE)
 		got += take_attr_rest(thread, scratch, PART_ATTR_ENTRY, wanted, &state);
@@ -329,7 +328,7 @@ static __always_inline bool attr_unchanged(struct thread *thread, struct scratch
 	scratch->got = 1;
 	NO_UNROLL
 	for (i = 0; i < ATTR_INLINE / 8; i++) {
-		u64 before = *((u64 *)ENTRY_ATTR(thread) + i);
+		u64 before = *((u64 *)thread->attr + i);
 		u64 after = *((u64 *)scratch->attr + i);
 
 		if (8 * i >= len)
@@ -345,7 +344,10 @@ static __always_inline bool attr_unchanged(struct thread *thread, struct scratch
 	return scratch->got;
 }
 
-/* Leaves in thread->exit_attr_len how many bytes of attr stand in scratch->attr. */
+/*
+ * Leaves in thread->exit_attr_len how many bytes of attr stand in scratch->attr. If at
+ * entry there were fewer in memory, these take their place.
+ */
 static __always_inline void take_exit_attr(struct thread *thread, struct scratch *scratch)
 {
 	u64 wanted = attr_wanted(thread->call.size);
@@ -355,14 +357,22 @@ static __always_inline void take_exit_attr(struct thread *thread, struct scratch
 
 	got = forgotten(&scratch->n, got);
 	thread->exit_attr_len = got;
-	if (got == thread->attr_len && wanted <= ATTR_INLINE &&
+	if (got > thread->attr_len) {
+		thread->late = 1;
+		thread->attr_len = got;
+		__builtin_memcpy(thread->attr, scratch->attr, ATTR_INLINE);
+	} else if (got == thread->attr_len && wanted <= ATTR_INLINE &&
 	    attr_unchanged(thread, scratch, got))
 		return;
 
 	struct part *part = begin_part(thread, PART_ATTR_EXIT, 0);
 
-	if (!part || room_for_data(thread) < ATTR_INLINE)
+	if (!part)
 		return;
+	if (room_for_data(thread) < ATTR_INLINE) {
+		thread->call.flags |= CALL_NO_ROOM;
+		return;
+	}
 	got = thread->exit_attr_len;
 	__builtin_memcpy(part + 1, scratch->attr, ATTR_INLINE);
 	end_part(thread, got);
@@ -443,7 +453,7 @@ static __always_inline void take_objects(struct thread *thread, struct command_p
 			break;
 
 		u32 at = plan->fds[i];
-		u32 fd = attr_u32(ENTRY_ATTR(thread), thread->attr_len, at);
+		u32 fd = attr_u32(thread->attr, thread->attr_len, at);
 
 		if (at >= thread->attr_len || (fd == 0 && plan->fd_optional[i]))
 			continue;
@@ -472,6 +482,10 @@ static __always_inline u64 unit_of(struct thread *thread, struct memory_row *row
 	return row->unit == UNIT_CURSOR ? thread->cursor_size : row->unit;
 }
 
+/*
+ * The kernel may count more than the caller has room for, and says so; then there is no
+ * more than there is room for.
+ */
 static __always_inline u64 count_of_row(struct thread *thread, struct memory_row *row,
 					const u8 *attr, u64 len)
 {
@@ -479,7 +493,13 @@ static __always_inline u64 count_of_row(struct thread *thread, struct memory_row
 		return 1;
 	if (row->count == COUNT_RETVAL)
 		return thread->call.retval > 0 ? thread->call.retval : 0;
-	return attr_u32(attr, len, row->count);
+
+	u64 now = attr_u32(attr, len, row->count);
+	u64 room = attr_u32(thread->attr, FRESH(thread->attr_len), row->count);
+
+	if (!room && row->when & ROW_NO_LIMIT)
+		return now;
+	return MIN(now, room);
 }
 
 /* The bits of memory_row.when that an outcome stands for. */
@@ -512,7 +532,7 @@ static __always_inline void take_counted(struct thread *thread, struct scratch *
 static __always_inline void take_entry_rows(struct thread *thread, struct scratch *scratch,
 					    struct command_plan *plan)
 {
-	const u8 *attr = ENTRY_ATTR(thread);
+	const u8 *attr = thread->attr;
 	u32 i;
 
 	NO_UNROLL
@@ -527,6 +547,7 @@ static __always_inline void take_entry_rows(struct thread *thread, struct scratc
 		if (!(row->when & ROW_ENTRY) || row->shape != SHAPE_BYTES || !src)
 			continue;
 		scratch->state = 0;
+		scratch->skipped = 0;
 		take_counted(thread, scratch, row, src, attr, attr_len);
 		if (scratch->state & PART_UNREADABLE)
 			thread->again |= 1 << i;
@@ -542,7 +563,7 @@ static __always_inline bool due_at_exit(struct thread *thread, struct scratch *s
 		return row->when & outcome(FRESH(thread->call.retval));
 	}
 	scratch->state = PART_AT_EXIT;
-	return !FRESH(thread->attr_len) || FRESH(thread->again) >> number & 1;
+	return FRESH(thread->late) || FRESH(thread->again) >> number & 1;
 }
 
 static __always_inline void take_exit_rows(struct thread *thread, struct scratch *scratch,
@@ -561,12 +582,11 @@ static __always_inline void take_exit_rows(struct thread *thread, struct scratch
 		if (row->shape != SHAPE_BYTES || !due_at_exit(thread, scratch, row, i))
 			continue;
 
-		u64 src = FRESH(thread->attr_len) ?
-				  attr_u64(ENTRY_ATTR(thread), FRESH(thread->attr_len), row->pointer) :
-				  attr_u64(attr, FRESH(thread->exit_attr_len), row->pointer);
+		u64 src = attr_u64(thread->attr, FRESH(thread->attr_len), row->pointer);
 
 		if (!src || !applies(row, attr, FRESH(thread->exit_attr_len)))
 			continue;
+		scratch->skipped = 0;
 		take_counted(thread, scratch, row, src, attr, FRESH(thread->exit_attr_len));
 	}
 }
@@ -594,7 +614,7 @@ struct bulk {
 static __always_inline bool bulk_of(struct thread *thread, struct command_plan *plan,
 				    struct bulk *bulk)
 {
-	const u8 *attr = ENTRY_ATTR(thread);
+	const u8 *attr = thread->attr;
 
 	bulk->row = special_row(plan, SHAPE_BULK);
 	if (!bulk->row)
@@ -651,18 +671,18 @@ static __always_inline void take_log_row(struct thread *thread, struct scratch *
 	if (!row)
 		return;
 
-	u64 src = attr_u64(ENTRY_ATTR(thread), thread->attr_len, row->pointer);
+	u64 src = attr_u64(thread->attr, thread->attr_len, row->pointer);
 	u64 room = attr_u32(attr, attr_len, row->count);
 
 	if (src && room)
-		take_tail(thread, scratch, row->pointer, src, room,
+		take_log(thread, scratch, row->pointer, src, room,
 			  attr_u32(attr, attr_len, row->unit), row->limit);
 }
 
 /* A pointer that applies to this call and its outcome, or 0. */
 static __always_inline u64 special_pointer(struct thread *thread, struct memory_row *row)
 {
-	const u8 *attr = ENTRY_ATTR(thread);
+	const u8 *attr = thread->attr;
 
 	if (!(row->when & outcome(thread->call.retval)) ||
 	    !applies(row, attr, thread->attr_len))
@@ -679,6 +699,7 @@ static __always_inline void take_string_row(struct thread *thread, struct scratc
 	if (!src)
 		return;
 	scratch->state = 0;
+	scratch->skipped = 0;
 	read_string(scratch, src, row->limit);
 	scratch->wanted = scratch->got;
 	take_bytes(thread, scratch, row->pointer, src, row->limit);
@@ -694,7 +715,7 @@ static __always_inline void take_strings_row(struct thread *thread, struct scrat
 		return;
 	scratch->state = 0;
 	take_strings(thread, scratch, row->pointer, src,
-		     attr_u32(ENTRY_ATTR(thread), thread->attr_len, row->count));
+		     attr_u32(thread->attr, thread->attr_len, row->count));
 }
 
 static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd, u32 size,
@@ -713,6 +734,7 @@ static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd,
 	call->gid = uid_gid >> 32;
 	call->cgroup_id = bpf_get_current_cgroup_id();
 	call->flags = 0;
+	thread->late = 0;
 	bpf_get_current_comm(call->comm, sizeof(call->comm));
 	read_common(call);
 	call->start_ns = bpf_ktime_get_boot_ns();
@@ -862,6 +884,8 @@ int exit_bpf(void *ctx)
 	call->cpu = bpf_get_smp_processor_id();
 
 	take_exit_attr(thread, scratch);
+	if (thread->late)
+		take_objects(thread, plan);
 #ifdef HAVE_OBJECTS
 	if (plan->returns_fd && call->retval >= 0) {
 		struct task_struct *task = (void *)bpf_get_current_task_btf();

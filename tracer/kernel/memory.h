@@ -112,8 +112,10 @@ static __always_inline struct part *begin_part(struct thread *thread, u32 kind, 
 {
 	struct part *part = part_at(thread, thread->parts_len);
 
-	if (!part)
+	if (!part) {
+		thread->call.flags |= CALL_NO_ROOM;
 		return NULL;
+	}
 	part->kind = kind;
 	part->state = 0;
 	part->slot = slot;
@@ -195,7 +197,7 @@ static __always_inline void take_bytes(struct thread *thread, struct scratch *sc
 		scratch->state |= PART_UNREADABLE;
 	part->state = scratch->state;
 	part->len = scratch->got;
-	part->wanted = scratch->wanted;
+	part->wanted = scratch->wanted + scratch->skipped;
 }
 
 /* Strings that an array of pointers leads to, one behind the other with their NULs. */
@@ -232,6 +234,13 @@ static __always_inline void take_strings(struct thread *thread, struct scratch *
 			break;
 		}
 		scratch->got = off + got;
+		if (got == STRING_MAX) {
+			u8 last = 0;
+
+			bpf_probe_read_user(&last, 1, (void *)(string + STRING_MAX - 1));
+			if (last)
+				scratch->state |= PART_CUT;
+		}
 	}
 	if (count > STRINGS_MAX)
 		scratch->state |= PART_CUT;
@@ -250,8 +259,8 @@ static __always_inline void take_strings(struct thread *thread, struct scratch *
  * The end of a log: of a string whose length the kernel told, or which ends
  * somewhere within size bytes.
  */
-static __always_inline void take_tail(struct thread *thread, struct scratch *scratch, u32 slot,
-				      u64 src, u64 size, u64 told, u64 limit)
+static __always_inline void take_log(struct thread *thread, struct scratch *scratch, u32 slot,
+				     u64 src, u64 size, u64 told, u64 limit)
 {
 	u32 i;
 
@@ -265,28 +274,30 @@ static __always_inline void take_tail(struct thread *thread, struct scratch *scr
 			if (len >= size)
 				break;
 
-			s64 got = bpf_probe_read_user_str(scratch->data, CHUNK_MAX / 2,
+			s64 got = bpf_probe_read_user_str(scratch->data, CHUNK_MAX,
 							  (void *)(src + len));
 
 			if (got <= 0)
 				break;
 			scratch->wanted = len + got;
-			if (got < CHUNK_MAX / 2)
+			if (got < CHUNK_MAX)
 				break;
 			scratch->wanted--;	/* the helper's NUL */
 		}
+		/* It goes on behind what was looked at. */
+		if (i == LOG_STEPS_MAX)
+			scratch->state |= PART_CUT;
 	}
 	if (scratch->wanted > size)
 		scratch->wanted = size;
 
-	u64 skipped = 0;
-
+	scratch->skipped = 0;
 	if (scratch->wanted > limit) {
-		skipped = scratch->wanted - limit;
+		scratch->skipped = scratch->wanted - limit;
 		scratch->wanted = limit;
 		scratch->state |= PART_TAIL;
 	}
-	take_bytes(thread, scratch, slot, src + skipped, limit);
+	take_bytes(thread, scratch, slot, src + scratch->skipped, limit);
 }
 
 /*

@@ -37,7 +37,7 @@ static __always_inline void identify(struct call_record *call, struct task_struc
 	void *spaces = FIELD(void *, task, OFF_task_struct_nsproxy);
 	void *mounts = FIELD(void *, spaces, OFF_nsproxy_mnt_ns);
 
-	call->flags = CALL_HAS_TASK;
+	call->flags |= CALL_HAS_TASK;
 	call->process_start_ns = FIELD(u64, leader, OFF_task_struct_start_boottime);
 	call->exec_id = FIELD(u64, task, OFF_task_struct_self_exec_id);
 	call->capabilities = FIELD(u64, cred, OFF_cred_cap_effective);
