@@ -34,6 +34,9 @@ STIMULUS = (sys.executable, str(stimulus.__file__))
 COMM = Path(sys.executable).name[: stimulus.COMM_LEN - 1]
 """The name that the kernel gives to a stimulus."""
 
+PROBE = os.environ.get("BPFSNOOP_PROBE", "auto")
+"""What the live tests have bpfsnoop attach to, unless they are about that."""
+
 STARTED = "tracing bpf(2) of"
 NOBODY = 65534
 
@@ -54,16 +57,11 @@ def code_cache() -> str:
 
 
 def command_line(*args: Argument, under: Sequence[str] = ()) -> list[Argument]:
-    """bpfsnoop with these arguments, and with our cache unless they name one."""
+    """bpfsnoop with these arguments, and with our cache and probe unless they name some."""
     kept: list[Argument] = []
     if not args or args[0] not in ("replay", "schema"):
-        kept = ["--set", f"cache={code_cache()}"]
+        kept = ["--set", f"cache={code_cache()}", "--set", f"probe={PROBE}"]
     return [*under, BPFSNOOP, *kept, *args]
-
-
-def events_of(lines: Sequence[str]) -> list[str]:
-    """Of lines of text those that are calls, not what introduces a process."""
-    return [line for line in lines if not line.startswith("--- ")]
 
 
 class Finished(NamedTuple):

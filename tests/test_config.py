@@ -51,7 +51,7 @@ def test_defaults() -> None:
         results="all", min_duration=0, format="text", message=False, timestamps="none",
         relative=False, syscall_times=False, verbose=False, strings=32, constants="abbrev",
         column=40, color="auto", summary="none", quiet=False, output="", record="", duration=0,
-        max_events=0, strict=False, ring_size=4 << 20, max_insns=4096,
+        max_events=0, strict=False, probe="auto", ring_size=4 << 20, max_insns=4096,
         cache="/var/cache/bpfsnoop",
     )  # fmt: skip
 
@@ -88,6 +88,7 @@ def test_a_replay_takes_what_means_something_for_it() -> None:
         assert set(option.flags) <= taken or not option.replay
         assert not set(option.flags) & taken or option.replay
     only_live = {"-f", "--record", "-d", "--ring-size", "--cgroup", "--pidns", "--max-insns"}
+    only_live |= {"--probe"}
     assert (only_live | {"--cache"}) & taken == set()
     assert {"-p", "-e", "-s", "-z", "--json", "-T", "-o", "-M", "--config", "--set"} <= taken
 
@@ -157,6 +158,7 @@ SAMPLES: dict[str, list[Sample]] = {
                  Sample("500ms", 500_000_000, "--duration 2h", 7200 * 10**9)],
     "max_events": [Sample("7", 7, "-M 0", 0)],
     "strict": [Sample("true", True, "--strict", True)],
+    "probe": [Sample("tracepoint", "tracepoint", "--probe raw_tracepoint", "raw_tracepoint")],
     "ring_size": [Sample("64K", 1 << 16, "--ring-size 1G", 1 << 30),
                   Sample("131072", 1 << 17, "--ring-size 1048576", 1 << 20)],
     "max_insns": [Sample("0", 0, "--max-insns 262144", 262_144)],

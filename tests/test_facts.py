@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bpfsnoop.tracer import btf, facts, own
+from bpfsnoop.tracer import btf, facts, libc, own
 from bpfsnoop.tracer.cache import Cache, Form
 from bpfsnoop.tracer.facts import Facts
 from bpfsnoop.tracer.installed import KERNEL
@@ -19,13 +19,14 @@ TASK_PT_REGS, CURRENT_TASK_BTF = 175, 158
 
 OFFSETS = {member: 8 * number for number, member in enumerate([*TASK, *PATHS, *OBJECTS], 1)}
 OFFSETS |= {"bpf_map.map_type": 24, "bpf_map.key_size": 28, "bpf_map.value_size": 32}
-OFFSETS |= {"bpf_map.max_entries": 36, "task_struct.loginuid": 4}
+OFFSETS |= {"bpf_map.max_entries": 36, "task_struct.loginuid": 4, "task_struct.pid": 12}
 
 FULL = Facts(
     {"bpf_cmd": {0: "BPF_MAP_CREATE", 70: "BPF_NEW"}},
     OFFSETS,
     16,
     frozenset({TASK_PT_REGS, CURRENT_TASK_BTF}),
+    {"sys_enter": 11, "sys_exit": 12},
     "",
 )
 
@@ -88,7 +89,7 @@ def test_without_other_members_the_rest_goes_on() -> None:
 
 @pytest.mark.usefixtures("x86")
 def test_what_may_not_be_read_is_not() -> None:
-    assert haves(FULL, kernel_reads=False) == {"HAVE_TASK"}
+    assert haves(FULL, kernel_reads=False) == {"HAVE_TASK", "ARG4_OFFSET", "ARG5_OFFSET"}
 
 
 @pytest.mark.usefixtures("x86")
@@ -132,7 +133,7 @@ def test_arguments_are_where_the_machine_has_them(
 
 
 def test_a_kernel_that_tells_nothing() -> None:
-    nothing = Facts({}, {}, 0, frozenset(), "no BTF")
+    nothing = Facts({}, {}, 0, frozenset(), {}, "no BTF")
     assert nothing.flags(kernel_reads=False) == []
     assert not nothing.has_task
     assert not nothing.has_objects
@@ -159,14 +160,19 @@ def test_numbers_of_helpers_and_registers_are_the_header_s() -> None:
         f"BPF_FUNC_task_pt_regs == {facts._TASK_PT_REGS}",
         f"BPF_FUNC_get_current_task_btf == {facts._CURRENT_TASK_BTF}",
         f"BPF_FUNC_probe_read_kernel == {facts._PROBE_READ_KERNEL}",
-        f"BPF_PROG_TYPE_TRACEPOINT == {own.TRACEPOINT}",
-        f"BPF_PROG_TYPE_RAW_TRACEPOINT == {own.RAW_TRACEPOINT}",
+        f"BPF_PROG_TYPE_TRACEPOINT == {own.TRACEPOINT.type}",
+        f"BPF_PROG_TYPE_RAW_TRACEPOINT == {own.RAW_TRACEPOINT.type}",
+        f"BPF_PROG_TYPE_TRACING == {own.TRACING_RAW_TP.type}",
+        f"BPF_TRACE_RAW_TP == {own.TRACING_RAW_TP.attach_type}",
+        f"__NR_bpf == {libc.SYS_BPF}",
     ]
     if platform.machine() == "x86_64":
-        fourth, fifth = facts._ARGUMENT_OFFSETS["x86_64"]
-        checks.append(f"offsetof(struct pt_regs, r10) == {fourth}")
-        checks.append(f"offsetof(struct pt_regs, r8) == {fifth}")
-    lines = [f"#include <{name}>" for name in ("stddef.h", "linux/bpf.h", "asm/ptrace.h")]
+        registers = facts.REGISTERS["x86_64"]
+        places = zip(("rdi", "rsi", "rdx", "r10", "r8"), registers.arguments, strict=True)
+        for name, offset in (*places, ("orig_rax", registers.number)):
+            checks.append(f"offsetof(struct pt_regs, {name}) == {offset}")
+    headers = "stddef.h", "linux/bpf.h", "asm/ptrace.h", "asm/unistd.h"
+    lines = [f"#include <{name}>" for name in headers]
     lines += [f'_Static_assert({check}, "{check}");' for check in checks]
     done = subprocess.run(
         ["gcc", "-x", "c", "-fsyntax-only", "-"],
@@ -192,7 +198,7 @@ def test_without_btf_they_say_why(
     monkeypatch.setattr(btf, "VMLINUX", path)
     found = facts.gather()
     assert found.problem.startswith(f"{path}: ")
-    assert found._replace(problem="") == Facts({}, {}, 0, frozenset(), "")
+    assert found._replace(problem="") == Facts({}, {}, 0, frozenset(), {}, "")
     if content is None:
         assert found.problem.endswith(": No such file or directory")
 
@@ -203,7 +209,7 @@ def test_that_there_was_no_btf_is_not_remembered(
     """It may have been hidden from that run alone, as from a container."""
     form = Form("kernel.json", Facts.to_json, Facts.from_json)
     cache = Cache(str(tmp_path / "cache"))
-    nothing = Facts({}, {}, 0, frozenset(), "no BTF")
+    nothing = Facts({}, {}, 0, frozenset(), {}, "no BTF")
     assert cache.get(form, "kernel", lambda: nothing) == nothing
     assert cache.get(form, "kernel", lambda: FULL) == FULL
     assert cache.get(form, "kernel", lambda: nothing) == FULL

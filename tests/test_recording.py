@@ -25,6 +25,8 @@ from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
 from bpfsnoop.events.process_document import line as process_line
 from bpfsnoop.tracer.callers import Key
 from bpfsnoop.tracer.cli import main
+from bpfsnoop.tracer.facts import Facts
+from bpfsnoop.tracer.loader import Loaded
 from bpfsnoop.tracer.recording import (
     CALL,
     CLOCK,
@@ -422,7 +424,8 @@ def _live(batches: list[list[bytes]], file: io.BytesIO, proc: FakeProc) -> Live:
     program: Any = FakeProgram(batches)
     watch: Any = FakeWatch()
     looks: Any = proc
-    return Live(program, KERNEL_NAMES, watch, looks, file)
+    known = Facts(KERNEL_NAMES, {}, 0, frozenset(), {}, "")
+    return Live(program, Loaded({}, known, [], True, "tracepoint"), watch, looks, file)
 
 
 def _documents(source: Live | Replay) -> list[ecs.Document]:

@@ -29,6 +29,7 @@ _WORD: Final = 4  # bytes; all of the types section is made of these
 _KIND_STRUCT: Final = 4
 _KIND_UNION: Final = 5
 _KIND_ENUM: Final = 6
+_KIND_TYPEDEF: Final = 8
 _MODIFIERS: Final = frozenset({8, 9, 10, 11, 18})
 """typedef, volatile, const, restrict, type tag: the third word is the type meant."""
 _TYPE_WORDS: Final = 3
@@ -106,19 +107,24 @@ class Btf:
             for member in members
             if len(names := member.split(".")) > 1 and all(map(str.isidentifier, names))
         }
-        structs = self._structs({names[0] for names in paths.values()})
+        structs = self._types_named({names[0] for names in paths.values()}, _KIND_STRUCT)
         found: dict[str, int] = {}
         for member, (name, *inner) in paths.items():
-            for at in structs[name]:
-                if (offset := self._offset(at, inner)) is not None:
+            for number in structs[name]:
+                if (offset := self._offset(self._places[number - 1], inner)) is not None:
                     found[member] = offset
                     break
         return found
 
     def struct_size(self, name: str) -> int | None:
         """Bytes of the first ``struct name``, or None if there is no such struct."""
-        found = self._structs({name})[name]
-        return self._words[found[0] + 2] if found else None
+        found = self._types_named({name}, _KIND_STRUCT)[name]
+        return self._words[self._places[found[0] - 1] + 2] if found else None
+
+    def typedefs(self, names: Iterable[str]) -> dict[str, int]:
+        """The ids of type definitions, by the names given; unknown ones are left out."""
+        found = self._types_named(set(names), _KIND_TYPEDEF)
+        return {name: ids[0] for name, ids in found.items() if ids}
 
     @cached_property
     def _words(self) -> "memoryview[int]":
@@ -147,16 +153,17 @@ class Btf:
                 places.pop()  # cut short
         return places
 
-    def _structs(self, names: set[str]) -> dict[str, list[int]]:
-        """Where the structs of each name begin, in words."""
+    def _types_named(self, names: set[str], kind: int) -> dict[str, list[int]]:
+        """The ids of the types of each name."""
         words = self._words
         found: dict[str, list[int]] = {name: [] for name in names}
         by_offset = {self._name_offset(name): found[name] for name in names}
         by_offset.pop(0, None)  # the names that are nowhere
-        for at in [at for at in self._places if words[at] in by_offset]:
+        numbered = enumerate(self._places, 1)
+        for number, at in [(n, at) for n, at in numbered if words[at] in by_offset]:
             same = by_offset[words[at]]
-            if _kind(words[at + 1]) == _KIND_STRUCT and len(same) < _MAX_NAMESAKES:
-                same.append(at)
+            if _kind(words[at + 1]) == kind and len(same) < _MAX_NAMESAKES:
+                same.append(number)
         return found
 
     def _offset(self, at: int, names: list[str]) -> int | None:

@@ -21,6 +21,7 @@ _UID_MAX: Final = (1 << 32) - 2
 _LONGEST_H: Final = 876_000  # a hundred years
 _LIST_MAX: Final = 256  # what the kernel's tables of users and names hold
 _INSNS_MAX: Final = 262_144
+PROBES: Final = ("auto", "tracepoint", "raw_tracepoint")
 _CGROUPS_MAX: Final = 8  # what the kernel program looks through
 _RING_MIN: Final = 1 << 16
 _RING_MAX: Final = 1 << 30
@@ -60,6 +61,7 @@ class Config:
     duration: int
     max_events: int
     strict: bool
+    probe: str
     ring_size: int
     max_insns: int
     cache: str
@@ -275,6 +277,8 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
                "exit with status 3 if any event was lost"),
     ),
     CAPTURE: (
+        Option("probe", _one_of(*PROBES), ("--probe",), "NAME",
+               "attach to: tracepoint, raw_tracepoint or auto", replay=False),
         Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
                "bytes between kernel and bpfsnoop (4M)", replay=False),
         Option("max_insns", _number(0, _INSNS_MAX), ("--max-insns",), "N",

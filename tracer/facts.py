@@ -10,8 +10,29 @@ from typing import Any, Final, NamedTuple
 from ..decoders import uapi
 from . import btf, own
 
-# Where struct pt_regs keeps system call arguments 4 and 5 (arch/*/include/asm/ptrace.h).
-_ARGUMENT_OFFSETS: Final = {"x86_64": (56, 72), "aarch64": (24, 32)}
+
+class Registers(NamedTuple):
+    """Where a machine keeps what a system call is about, bytes (arch/*/include/asm/)."""
+
+    arguments: tuple[int, int, int, int, int]
+    """In struct pt_regs."""
+    number: int
+    """Of the call, in struct pt_regs."""
+    compat: tuple[str, int]
+    """The member of struct task_struct, and its bits, that mark a 32-bit call."""
+
+
+REGISTERS: Final = {
+    "x86_64": Registers((112, 104, 96, 56, 72), 120, ("task_struct.thread_info.status", 0x2)),
+    "aarch64": Registers((0, 8, 16, 24, 32), 288, ("task_struct.thread_info.flags", 1 << 22)),
+}
+"""By machine."""
+TRACEPOINTS: Final = (
+    "sys_enter", "sys_exit", "task_newtask", "sched_process_exec", "sched_process_exit"
+)  # fmt: skip
+"""Those that BTF is asked about."""
+
+_TYPE_OF: Final = "btf_trace_{}"  # include/trace/bpf_probe.h
 _TASK_PT_REGS: Final = 175  # BPF_FUNC_task_pt_regs, since Linux 5.15
 _CURRENT_TASK_BTF: Final = 158  # BPF_FUNC_get_current_task_btf, since Linux 5.11
 _PROBE_READ_KERNEL: Final = 113
@@ -37,7 +58,11 @@ _OBJECTS: Final = (
 )  # fmt: skip
 _SIZES: Final = ("bpf_map.key_size", "bpf_map.value_size", "bpf_map.max_entries")
 """Read at once with ``bpf_map.map_type``, behind which they stand."""
-_OPTIONAL: Final = ("task_struct.loginuid",)  # CONFIG_AUDIT
+_OPTIONAL: Final = (
+    "task_struct.loginuid",  # CONFIG_AUDIT
+    "task_struct.pid",
+    *(registers.compat[0] for registers in REGISTERS.values()),
+)
 
 
 class Facts(NamedTuple):
@@ -51,6 +76,8 @@ class Facts(NamedTuple):
     """``sizeof(struct upid)``, 0 if unknown."""
     helpers: frozenset[int]
     """The helper functions that this kernel has."""
+    tracepoints: Mapping[str, int]
+    """The ids of their types (``btf_trace_NAME``), by their names."""
     problem: str
     """Why there is nothing in the others; mostly empty."""
 
@@ -69,9 +96,10 @@ class Facts(NamedTuple):
             flags += ["-DHAVE_PATHS=1"] * paths + ["-DHAVE_OBJECTS=1"] * (
                 kernel_reads and self.has_objects
             )
-        arguments = _ARGUMENT_OFFSETS.get(platform.machine())
-        if arguments and kernel_reads and {_TASK_PT_REGS, _CURRENT_TASK_BTF} <= self.helpers:
-            flags += [f"-DARG4_OFFSET={arguments[0]}", f"-DARG5_OFFSET={arguments[1]}"]
+        registers = REGISTERS.get(platform.machine())
+        if registers and {_TASK_PT_REGS, _CURRENT_TASK_BTF} <= self.helpers:
+            *_, fourth, fifth = registers.arguments
+            flags += [f"-DARG4_OFFSET={fourth}", f"-DARG5_OFFSET={fifth}"]
         return flags
 
     @property
@@ -103,6 +131,7 @@ class Facts(NamedTuple):
             {str(member): int(offset) for member, offset in data["offsets"].items()},
             int(data["upid_size"]),
             frozenset(map(int, data["helpers"])),
+            {str(name): int(number) for name, number in data["tracepoints"].items()},
             str(data["problem"]),
         )  # fmt: skip
 
@@ -121,11 +150,16 @@ def gather() -> Facts:
         kernel = btf.Btf(btf.VMLINUX.read_bytes())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        return Facts({}, {}, 0, frozenset(), f"{btf.VMLINUX}: {reason}")
+        return Facts({}, {}, 0, frozenset(), {}, f"{btf.VMLINUX}: {reason}")
     names = {enum: found for enum in uapi.ENUMS if (found := kernel.enum(enum))}
     helpers = frozenset(kernel.enum(btf.HELPERS))
     offsets = kernel.offsets([*_TASK, *_PATHS, *_OBJECTS, *_SIZES, *_OPTIONAL])
-    return Facts(names, offsets, kernel.struct_size("upid") or 0, helpers, "")
+    types = kernel.typedefs(map(_TYPE_OF.format, TRACEPOINTS))
+    tracepoints = {
+        name: types[kind] for name in TRACEPOINTS if (kind := _TYPE_OF.format(name)) in types
+    }
+    upid_size = kernel.struct_size("upid") or 0
+    return Facts(names, offsets, upid_size, helpers, tracepoints, "")
 
 
 def kernel_identity() -> str:

@@ -20,7 +20,9 @@ def sources() -> Iterator[Path]:
     yield WIRE / "wire.h"
     yield from sorted(KERNEL.glob("*.[ch]"))
     yield from sorted(KERNEL.glob("include/**/*.h"))
-    yield from (_ROOT / "tracer" / f"{name}.py" for name in ("btf", "compiler", "facts", "loader"))
+    yield from (
+        _ROOT / "tracer" / f"{name}.py" for name in ("btf", "compiler", "facts", "hooks", "loader")
+    )
 
 
 def kernel_program() -> str:

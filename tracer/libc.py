@@ -7,7 +7,7 @@ import platform
 import struct
 from typing import Final
 
-_SYS_BPF: Final = {
+SYS_BPF: Final = {
     "x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280,
     "ppc64le": 361, "s390x": 351,
 }.get(platform.machine(), 280)  # fmt: skip
@@ -38,7 +38,7 @@ def bpf(cmd: int, attr: bytes) -> int:
     :raises OSError: with the kernel's errno.
     """
     buffer = ctypes.create_string_buffer(attr, len(attr))
-    return _checked(_libc.syscall(_SYS_BPF, ctypes.c_long(cmd), buffer, ctypes.c_long(len(attr))))
+    return _checked(_libc.syscall(SYS_BPF, ctypes.c_long(cmd), buffer, ctypes.c_long(len(attr))))
 
 
 def detached_mount(fstype: str) -> int:

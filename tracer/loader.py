@@ -16,13 +16,13 @@ from typing import Final, NamedTuple
 from ..events.call import ObjectKind
 from ..events.errors import CannotStart
 from ..events.wire import OBJECT, OBJECT_KINDS
-from . import compiler, facts, installed, libc, own
+from . import compiler, facts, hooks, installed, own
 from .cache import Cache, Form
 from .compiler import Bytecode
 from .facts import Facts
+from .hooks import AUTO, Hooks
 from .own import BpfMap, NotLoaded
 from .privilege import NOT_PERMITTED
-from .tracefs import Tracefs
 
 MAPS: Final = (
     "config", "plans", "pids", "uids", "comms", "cgroups", "blank_thread", "counts", "calls",
@@ -30,16 +30,6 @@ MAPS: Final = (
 )  # fmt: skip
 """The maps of the C source that user space works with."""
 
-_ENTER, _EXIT = ("syscalls", "sys_enter_bpf"), ("syscalls", "sys_exit_bpf")
-_NEW_TASK = ("task", "task_newtask")
-_EXEC_TASK, _END_TASK = ("sched", "sched_process_exec"), ("sched", "sched_process_exit")
-_FUNCTIONS: Final = {
-    "enter_bpf": _ENTER, "exit_bpf": _EXIT, "new_task": _NEW_TASK, "exec_task": _EXEC_TASK,
-    "exit_task": _END_TASK,
-}  # fmt: skip
-"""The programs of the C source by their tracepoints."""
-_STEPS: Final = ("step_process", "step_enter_bulk", "step_exit_bulk", "step_exit_long")
-"""Programs that others go on to, in the order of enum step."""
 _CALIBRATE: Final = "calibrate"
 _QUIET_TRACEPOINT: Final = "task_rename"  # a program that does nothing hangs there briefly
 
@@ -80,11 +70,14 @@ class Loaded(NamedTuple):
     warnings: list[str]
     """What is missing here though tracing works."""
     has_objects: bool
+    probe: str
+    """What it is attached to."""
 
 
-def load(sizes: Sizes, cache: Cache, *, follow: bool) -> Loaded:
+def load(sizes: Sizes, cache: Cache, *, probe: str = AUTO, follow: bool) -> Loaded:
     """Makes everything and attaches it; the programs look at nothing until they are told to.
 
+    :param probe: what to attach to, of ``hooks.PROBES``.
     :param follow: also attach to the fork of processes.
     :raises CannotStart: with the reason and the cure.
     """
@@ -92,18 +85,20 @@ def load(sizes: Sizes, cache: Cache, *, follow: bool) -> Loaded:
     warnings: list[str] = []
     kernel_reads = facts.may_read_kernel_memory()
     _warn(known, kernel_reads, warnings)
-    with Tracefs() as tracefs, ExitStack() as stack:
-        flags = _flags(sizes, tracefs, known, kernel_reads=kernel_reads)
-        fds = _made(sizes, cache, flags, stack)
+    by, remark = hooks.chosen(probe, known)
+    warnings += [remark] if remark else []
+    flags = _flags(sizes, by, known, kernel_reads=kernel_reads)
+    with ExitStack() as stack:
+        fds = _made(sizes, cache, by, flags, stack)
         has_objects = f"program:{_CALIBRATE}" in fds and _calibrate(fds, warnings)
-        for function, tracepoint in _FUNCTIONS.items():
-            if tracepoint == _NEW_TASK and not follow:
+        for function in hooks.ATTACHED:
+            if function == hooks.FOLLOWING and not follow:
                 continue
-            event = _attached(tracefs, tracepoint, fds[f"program:{function}"])
+            event = by.attached(function, fds[f"program:{function}"])
             stack.callback(os.close, event)
             fds[f"attached:{function}"] = event
         stack.pop_all()
-    return Loaded(fds, known, warnings, has_objects)
+    return Loaded(fds, known, warnings, has_objects, by.probe)
 
 
 def _version() -> str:
@@ -146,18 +141,9 @@ def _warn(known: Facts, kernel_reads: bool, warnings: list[str]) -> None:
         )
 
 
-def _flags(sizes: Sizes, tracefs: Tracefs, known: Facts, *, kernel_reads: bool) -> list[str]:
-    events = (_ENTER, _EXIT, _NEW_TASK, _EXEC_TASK)
-    enter, leave, fork, execute = (tracefs.offsets(*event) for event in events)
-    try:
-        places = {
-            "ENTER_CMD": enter["cmd"], "ENTER_UATTR": enter["uattr"], "ENTER_SIZE": enter["size"],
-            "EXIT_RET": leave["ret"], "NEWTASK_PID": fork["pid"],
-            "NEWTASK_CLONE_FLAGS": fork["clone_flags"], "EXEC_OLD_PID": execute["old_pid"],
-        }  # fmt: skip
-    except KeyError as error:
-        raise CannotStart(f"the tracepoints of this kernel have no field {error}") from None
-    settings = places | {
+def _flags(sizes: Sizes, by: Hooks, known: Facts, *, kernel_reads: bool) -> list[str]:
+    settings = {
+        **by.settings(),
         "PAGE_SIZE": mmap.PAGESIZE,
         "POSSIBLE_CPUS": sizes.cpus,
         "THREADS_MAX": sizes.threads,
@@ -171,7 +157,9 @@ def _flags(sizes: Sizes, tracefs: Tracefs, known: Facts, *, kernel_reads: bool) 
     ]
 
 
-def _made(sizes: Sizes, cache: Cache, flags: list[str], stack: ExitStack) -> dict[str, int]:
+def _made(
+    sizes: Sizes, cache: Cache, by: Hooks, flags: list[str], stack: ExitStack
+) -> dict[str, int]:
     # Maps and programs by name. What was kept may be no good after all.
     bcc = _bcc_version()
     key = " ".join([_version(), platform.machine(), *flags, bcc])
@@ -179,7 +167,7 @@ def _made(sizes: Sizes, cache: Cache, flags: list[str], stack: ExitStack) -> dic
         with ExitStack() as attempted:
             bytecode = cache.get(_BYTECODE, key, lambda: compiler.compiled(flags), near=not bcc)
             try:
-                fds = _loaded(bytecode, sizes, attempted)
+                fds = _loaded(bytecode, sizes, by, attempted)
             except (OSError, KeyError) as error:
                 cache.drop(_BYTECODE)
                 if attempt == "new":
@@ -190,7 +178,7 @@ def _made(sizes: Sizes, cache: Cache, flags: list[str], stack: ExitStack) -> dic
     raise AssertionError("not reached")
 
 
-def _loaded(bytecode: Bytecode, sizes: Sizes, stack: ExitStack) -> dict[str, int]:
+def _loaded(bytecode: Bytecode, sizes: Sizes, by: Hooks, stack: ExitStack) -> dict[str, int]:
     most = {"calls": sizes.ring, "pids": sizes.processes}
     fds: dict[str, int] = {}
     for name, spec in bytecode.maps.items():
@@ -201,14 +189,15 @@ def _loaded(bytecode: Bytecode, sizes: Sizes, stack: ExitStack) -> dict[str, int
         code = bytearray(function.insns)
         for number, of in function.maps.items():
             code[8 * number + 4 : 8 * number + 8] = fds[of].to_bytes(4, sys.byteorder)
-        kind = own.RAW_TRACEPOINT if name == _CALIBRATE else own.TRACEPOINT
+        kind = own.RAW_TRACEPOINT if name == _CALIBRATE else by.program_type(name)
         fd = own.load_program(kind, bytes(code), name)
         stack.callback(os.close, fd)
         fds[f"program:{name}"] = fd
-    steps = BpfMap(fds["steps"], 4, 4)
-    for number, name in enumerate(_STEPS):
-        if step := fds.get(f"program:{name}"):
-            steps[_U32.pack(number)] = _U32.pack(step)
+    for table, names in hooks.STEPS.items():
+        steps = BpfMap(fds[table], 4, 4)
+        for number, name in enumerate(names):
+            if step := fds.get(f"program:{name}"):
+                steps[_U32.pack(number)] = _U32.pack(step)
     return fds
 
 
@@ -219,15 +208,6 @@ def _not_loaded(error: Exception) -> CannotStart:
     return CannotStart(
         f"the kernel did not take the program ({error}); -v shows the details", detail
     )
-
-
-def _attached(tracefs: Tracefs, tracepoint: tuple[str, str], prog_fd: int) -> int:
-    try:
-        return libc.attach_tracepoint(tracefs.event_id(*tracepoint), prog_fd)
-    except OSError as error:
-        raise CannotStart(
-            f"cannot attach to the tracepoint {':'.join(tracepoint)}: {error.strerror}"
-        ) from error
 
 
 def _calibrate(fds: dict[str, int], warnings: list[str]) -> bool:

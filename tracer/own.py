@@ -21,14 +21,12 @@ _OBJ_GET_INFO_BY_FD: Final = 15
 _RAW_TRACEPOINT_OPEN: Final = 17
 _BTF_GET_FD_BY_ID: Final = 19
 
-TRACEPOINT: Final = 5  # BPF_PROG_TYPE_TRACEPOINT
-RAW_TRACEPOINT: Final = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
 
 _NAME_MAX: Final = 15
 _LOG_SIZE: Final = 1 << 20
 # prog_type, insn_cnt, insns, license, log_level, log_size, log_buf, kern_version,
-# prog_flags, prog_name
-_LOAD: Final = struct.Struct("=IIQQIIQII16s")
+# prog_flags, prog_name, expected_attach_type, attach_btf_id
+_LOAD: Final = struct.Struct("=IIQQIIQII16s4xI36xI")
 # map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node, map_name
 _CREATE: Final = struct.Struct("=IIIIIII16s")
 # prog_fd, retval, data sizes and pointers, repeat, duration, ctx_size_in and _out, ctx_in
@@ -52,6 +50,22 @@ class MapSpec(NamedTuple):
     value_size: int
     max_entries: int
     flags: int
+
+
+class ProgramType(NamedTuple):
+    """What a program is to be, and where it may be attached."""
+
+    type: int
+    """``enum bpf_prog_type``."""
+    attach_type: int = 0
+    """``enum bpf_attach_type``."""
+    attach_btf_id: int = 0
+    """The type of the kernel's BTF that stands for what it is attached to."""
+
+
+TRACEPOINT: Final = ProgramType(5)  # BPF_PROG_TYPE_TRACEPOINT
+RAW_TRACEPOINT: Final = ProgramType(17)  # BPF_PROG_TYPE_RAW_TRACEPOINT
+TRACING_RAW_TP: Final = ProgramType(26, 23)  # BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP
 
 
 class NotLoaded(OSError):
@@ -78,15 +92,15 @@ def create_map(spec: MapSpec, name: str) -> int:
     )  # fmt: skip
 
 
-def load_program(prog_type: int, insns: bytes, name: str) -> int:
+def load_program(kind: ProgramType, insns: bytes, name: str) -> int:
     """:param insns: ``struct bpf_insn`` one behind the other.
     :returns: a descriptor, the caller's.
     :raises NotLoaded: with what the verifier said.
     """
     code = ctypes.create_string_buffer(insns, len(insns))
     license_ = ctypes.create_string_buffer(b"GPL")
-    attr = [prog_type, len(insns) // 8, ctypes.addressof(code), ctypes.addressof(license_)]
-    end = [0, 0, name.encode()[:_NAME_MAX]]
+    attr = [kind.type, len(insns) // 8, ctypes.addressof(code), ctypes.addressof(license_)]
+    end = [0, 0, name.encode()[:_NAME_MAX], kind.attach_type, kind.attach_btf_id]
     try:
         return bpf(_PROG_LOAD, _LOAD.pack(*attr, 0, 0, 0, *end))
     except OSError as error:
@@ -109,12 +123,13 @@ def run_raw_tracepoint(prog_fd: int, arguments: Sequence[int]) -> None:
     bpf(_PROG_TEST_RUN, _TEST.pack(prog_fd, *[0] * 7, len(buffer), 0, ctypes.addressof(buffer)))
 
 
-def open_raw_tracepoint(prog_fd: int, name: str) -> int:
-    """:returns: the descriptor of a link, the caller's.
+def open_raw_tracepoint(prog_fd: int, name: str = "") -> int:
+    """:param name: of the tracepoint; that of the program's ``attach_btf_id`` if empty.
+    :returns: the descriptor of a link, the caller's.
     :raises OSError: there is no such tracepoint.
     """
     text = ctypes.create_string_buffer(name.encode())
-    return bpf(_RAW_TRACEPOINT_OPEN, _OPEN.pack(ctypes.addressof(text), prog_fd))
+    return bpf(_RAW_TRACEPOINT_OPEN, _OPEN.pack(ctypes.addressof(text) if name else 0, prog_fd))
 
 
 def open_btf(number: int) -> int:

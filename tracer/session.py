@@ -21,7 +21,7 @@ from .process import ProcFs
 from .program import KernelFilter, Program, possible_cpus
 from .selection import CommandSet, Selection, command_set, kernel_comm
 from .sinks import Output, say, sinks_for
-from .source import PROBE, Live
+from .source import Live
 from .watch import Watch
 
 _PID_NAMESPACE: Final = "pid:"
@@ -72,10 +72,10 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         for output in outputs.each():
             output.begin()
         proc = ProcFs(cgroups=stack.enter_context(CgroupPaths()))
-        source = Live(program, loaded.facts.names, watch, proc, outputs.record)
+        source = Live(program, loaded, watch, proc, outputs.record)
         if not targets.command:
             if not options.quiet:
-                say(f"tracing bpf(2) of {targets} ({PROBE}); Ctrl-C ends it")
+                say(f"tracing bpf(2) of {targets} ({loaded.probe}); Ctrl-C ends it")
             return Run(_outcome(options, commands, targets, source, outputs), None)
         targets.command.open_gate()
         try:
@@ -158,7 +158,7 @@ def _start(program: Program, wanted: KernelFilter) -> None:
 
 def _loaded(options: Config, sizes: loader.Sizes, *, follow: bool) -> loader.Loaded:
     try:
-        loaded = loader.load(sizes, Cache(options.cache), follow=follow)
+        loaded = loader.load(sizes, Cache(options.cache), probe=options.probe, follow=follow)
     except CannotStart as error:
         if options.verbose and error.detail and sys.stderr:
             sys.stderr.write(error.detail)

@@ -14,13 +14,11 @@ from ..events.value import printable
 from . import recording
 from .assembly import Assembly
 from .callers import Callers, Key
+from .loader import Loaded
 from .process import ProcFs
 from .program import Program
 from .recording import Header, Recorder, Recording, Writer
 from .watch import Watch
-
-PROBE: Final = "tracepoint"
-"""The probe plan of this version."""
 
 _BATCH_BYTES: Final = 1 << 18
 _REPLAY_BATCH: Final = 4096
@@ -77,13 +75,13 @@ class Live:
     def __init__(
         self,
         program: Program,
-        kernel_names: Mapping[str, Mapping[int, str]],
+        loaded: Loaded,
         watch: Watch,
         proc: ProcFs,
         record: Writer | None,
     ) -> None:
-        self.origin = Origin(_hostname(), _machine_id(), PROBE, _boot_id())
-        self.kernel_names = kernel_names
+        self.origin = Origin(_hostname(), _machine_id(), loaded.probe, _boot_id())
+        self.kernel_names = loaded.facts.names
         self._program = program
         self._watch = watch
         self._clock_offset_ns = _clock_offset_ns()

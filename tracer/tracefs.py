@@ -53,8 +53,8 @@ class Tracefs:
             raise CannotStart(_CLOSED) from error
         except OSError as error:
             raise CannotStart(
-                f"this kernel has no tracepoint {category}:{event}: it needs"
-                " CONFIG_FTRACE_SYSCALLS and CONFIG_BPF_SYSCALL"
+                f"this kernel shows no tracepoint {category}:{event}: it has no"
+                " CONFIG_FTRACE_SYSCALLS, or was booted with lockdown=confidentiality"
             ) from error
         try:
             return os.read(fd, _FORMAT_MAX)

@@ -7,8 +7,8 @@
  * Compiled by BCC from this file as it stands; settings and what is particular to
  * the running kernel come as -D (tracer/loader.py, tracer/facts.py):
  *   PAGE_SIZE, POSSIBLE_CPUS, THREADS_MAX
- *   ENTER_..., EXIT_..., NEWTASK_..., EXEC_...
- *                                       offsets in the tracepoints' records
+ *   ENTER_..., EXIT_..., NEWTASK_..., EXEC_..., RAW_TRACEPOINTS
+ *                                       where arguments are, see hooks.h
  *   ARG4_OFFSET, ARG5_OFFSET            of system call arguments in struct pt_regs
  *   HAVE_KERNEL_READS                   bpf_probe_read_kernel() is permitted
  *   HAVE_TASK, HAVE_PATHS, HAVE_OBJECTS, OFF_..., SIZE_...
@@ -35,9 +35,6 @@
  * a member that cannot be read is zero.
  */
 #define FIELD(type, base, offset) (*(type *)((u64)(base) + (offset)))
-
-/* A field of the record of the tracepoint that runs us. */
-#define ARGUMENT(offset) (*(u64 *)((void *)ctx + (offset)))
 
 /* Room for parts in the record of a call, and of one part of it at most. */
 #define PARTS_MAX 1280
@@ -141,6 +138,7 @@ BPF_RINGBUF_OUTPUT(calls, 1);
 /* Children of traced processes that found no room in pids. */
 BPF_PERCPU_ARRAY(unfollowed, u64, 1);
 
+#include "hooks.h"
 #include "memory.h"
 #include "objects.h"
 #include "process.h"
@@ -269,11 +267,9 @@ static __always_inline void read_common(struct call_record *call)
 #ifdef ARG4_OFFSET
 	if (call->cmd & COMMON_ATTRS) {
 		u64 regs = bpf_task_pt_regs(bpf_get_current_task_btf());
-		u64 size = 0;
 
-		bpf_probe_read_kernel(&call->common_addr, 8, (void *)(regs + ARG4_OFFSET));
-		bpf_probe_read_kernel(&size, 8, (void *)(regs + ARG5_OFFSET));
-		call->common_size = size;
+		call->common_addr = FIELD(u64, regs, ARG4_OFFSET);
+		call->common_size = FIELD(u64, regs, ARG5_OFFSET);
 	}
 #endif
 }
@@ -750,26 +746,36 @@ static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd,
 
 /*
  * What is done for few calls, as programs of their own that the others go on to: the
- * verifier does not have to look at all of it together.
+ * verifier does not have to look at all of it together. Those of one table must be run by
+ * the same tracepoint.
  */
-enum step {
+enum entry_step {
 	STEP_PROCESS,
 	STEP_ENTER_BULK,
+	ENTRY_STEPS,
+};
+enum exit_step {
 	STEP_EXIT_BULK,
 	STEP_EXIT_LONG,
-	STEPS,
+	EXIT_STEPS,
 };
-BPF_PROG_ARRAY(steps, STEPS);
+BPF_PROG_ARRAY(entry_steps, ENTRY_STEPS);
+BPF_PROG_ARRAY(exit_steps, EXIT_STEPS);
 
 int enter_bpf(void *ctx)
 {
+	if (!is_bpf_entry(ctx))
+		return 0;
+
 	struct tracer_config *cfg = running();
 	u64 id = bpf_get_current_pid_tgid();
-	u32 cmd = ARGUMENT(ENTER_CMD);
 	int zero = 0;
 
 	if (!cfg || !wanted_process(cfg, id >> 32))
 		return 0;
+
+	u32 cmd = argument(ctx, ENTER_CMD);
+
 	if (!wanted_call(cfg, cmd)) {
 		forget_open_call(id);
 		return 0;
@@ -790,7 +796,8 @@ int enter_bpf(void *ctx)
 		count->lost++;
 		return 0;
 	}
-	begin_record(thread, id, cmd, ARGUMENT(ENTER_SIZE), ARGUMENT(ENTER_UATTR));
+	begin_record(thread, id, cmd, argument(ctx, ENTER_SIZE),
+		     argument(ctx, ENTER_UATTR));
 	thread->open = 1;
 	take_entry_attr(thread, scratch);
 	take_objects(thread, plan);
@@ -798,10 +805,10 @@ int enter_bpf(void *ctx)
 #ifdef HAVE_TASK
 	identify(&thread->call, (void *)bpf_get_current_task_btf());
 	if (!is_told(thread, told))
-		steps.call(ctx, STEP_PROCESS);
+		entry_steps.call(ctx, STEP_PROCESS);
 #endif
 	if (plan->special[SHAPE_BULK])
-		steps.call(ctx, STEP_ENTER_BULK);
+		entry_steps.call(ctx, STEP_ENTER_BULK);
 	thread->entered_ns = bpf_ktime_get_boot_ns();
 	return 0;
 }
@@ -819,7 +826,7 @@ int step_process(void *ctx)
 		return 0;
 	tell_process(thread, scratch, told);
 	/* It does nothing for a command without bulk data. */
-	steps.call(ctx, STEP_ENTER_BULK);
+	entry_steps.call(ctx, STEP_ENTER_BULK);
 	thread->entered_ns = bpf_ktime_get_boot_ns();
 	return 0;
 }
@@ -838,7 +845,7 @@ int step_enter_bulk(void *ctx)
 	struct command_plan *plan = plan_of(thread->call.cmd);
 
 	if (plan && take_bulk_row(thread, scratch, plan, false))
-		steps.call(ctx, STEP_ENTER_BULK);
+		entry_steps.call(ctx, STEP_ENTER_BULK);
 	thread->entered_ns = bpf_ktime_get_boot_ns();
 	return 0;
 }
@@ -865,6 +872,9 @@ static __always_inline void send_call(struct thread *thread, u32 tid)
 
 int exit_bpf(void *ctx)
 {
+	if (!is_bpf_exit(ctx))
+		return 0;
+
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = threads.lookup(&tid);
 	int zero = 0;
@@ -880,7 +890,7 @@ int exit_bpf(void *ctx)
 	if (!scratch || !plan)
 		return 0;
 	call->duration_ns = bpf_ktime_get_boot_ns() - thread->entered_ns;
-	call->retval = ARGUMENT(EXIT_RET);
+	call->retval = result(ctx);
 	call->cpu = bpf_get_smp_processor_id();
 
 	take_exit_attr(thread, scratch);
@@ -895,9 +905,9 @@ int exit_bpf(void *ctx)
 #endif
 	take_exit_rows(thread, scratch, plan);
 	if (plan->special[SHAPE_BULK])
-		steps.call(ctx, STEP_EXIT_BULK);
+		exit_steps.call(ctx, STEP_EXIT_BULK);
 	else if (plan->has_special)
-		steps.call(ctx, STEP_EXIT_LONG);
+		exit_steps.call(ctx, STEP_EXIT_LONG);
 	send_call(thread, tid);
 	return 0;
 }
@@ -919,9 +929,9 @@ int step_exit_bulk(void *ctx)
 		return 0;
 	/* The kernel lets programs go on 33 times: more than pages come to. */
 	if (take_bulk_row(thread, scratch, plan, true))
-		steps.call(ctx, STEP_EXIT_BULK);
+		exit_steps.call(ctx, STEP_EXIT_BULK);
 	end_bulk(thread, plan);
-	steps.call(ctx, STEP_EXIT_LONG);
+	exit_steps.call(ctx, STEP_EXIT_LONG);
 	return 0;
 }
 
@@ -951,12 +961,12 @@ int new_task(void *ctx)
 {
 	const u64 clone_thread = 0x10000; /* CLONE_THREAD: no process of its own */
 	u32 parent = bpf_get_current_pid_tgid() >> 32;
-	u32 child = *(u32 *)((void *)ctx + NEWTASK_PID);
+	u32 child = child_pid(ctx);
 	struct traced_process *traced = pids.lookup(&parent);
 
 	if (!traced)
 		return 0;
-	if (ARGUMENT(NEWTASK_CLONE_FLAGS) & clone_thread) {
+	if (clone_flags(ctx) & clone_thread) {
 		lock_xadd(&traced->threads, 1);
 		return 0;
 	}
@@ -984,7 +994,7 @@ int new_task(void *ctx)
  */
 int exec_task(void *ctx)
 {
-	u32 before = *(u32 *)((void *)ctx + EXEC_OLD_PID);
+	u32 before = pid_before_exec(ctx);
 	u32 now = bpf_get_current_pid_tgid();
 
 	if (before != now)

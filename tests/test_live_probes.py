@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever it attaches to, what it shows is the same."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bpfsnoop.tracer.config import PROBES
+from running import STIMULUS, Document, Trace, bpfsnoop_run, calls_of, identity
+
+pytestmark = pytest.mark.live
+
+# signalfd(2) of 32-bit programs has the number that bpf(2) has for others.
+COMPAT_CALL = """
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex("53 b8 41010000 31db 31c9 31d2 cd80 5b c3"))
+call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+print(call())
+"""
+EBADF_OR_EINVAL = (-9, -22)
+
+
+def _traced(tmp_path: Path, probe: str, *command: str, follow: bool = True) -> Trace:
+    out = tmp_path / f"out-{probe}"
+    options = "--json", "--strict", "--probe", probe, "-o", out
+    finished = bpfsnoop_run(*options, "--", *command)
+    assert (finished.status, finished.err) == (0, "")
+    trace = Trace.of(out.read_bytes())
+    made = calls_of(finished.out)
+    assert [*map(identity, trace.events)] == [*map(identity, made)]
+    return trace
+
+
+def _shown(document: Document) -> Document:
+    # What must be the same in each run; ids and addresses are not.
+    bpf = document["bpf"]
+    notes = sorted(bpf.get("notes", ()))
+    process = document["process"]
+    names = {key: process[key] for key in ("name", "executable", "args") if key in process}
+    kinds = sorted(bpf.get("objects", ()))
+    memory = {key: sorted(value) for key, value in bpf.get("memory", {}).items()}
+    same = {key: bpf[key] for key in ("cmd", "size", "retval") if bpf["retval"] <= 0}
+    return {**same, "notes": notes, **names, "objects": kinds, "memory": memory}
+
+
+def test_each_shows_the_same(tmp_path: Path) -> None:
+    first, *others = (_traced(tmp_path, probe, *STIMULUS, "every") for probe in PROBES)
+    assert first.events
+    for other in others:
+        assert [*map(_shown, other.events)] == [*map(_shown, first.events)]
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_each_says_which_it_is(tmp_path: Path, probe: str) -> None:
+    (document,) = _traced(tmp_path, probe, *STIMULUS, "count", "1").events
+    named = {"auto": ("tracepoint", "raw_tracepoint")}.get(probe, (probe,))
+    assert document["bpf"]["probe"] in named
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_each_follows_children_and_what_they_run(tmp_path: Path, probe: str) -> None:
+    trace = _traced(tmp_path, probe, "sh", "-c", f"{' '.join(STIMULUS)} fork 3; exit 0")
+    assert trace.map_names() == ["g3", "g2", "g1", "g0"]
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_calls_of_32_bit_programs_are_numbered_otherwise(tmp_path: Path, probe: str) -> None:
+    out = tmp_path / "out"
+    command = bpfsnoop_run(
+        "--json", "--probe", probe, "-o", out, "--", sys.executable, "-c", COMPAT_CALL
+    )
+    assert command.status == 0
+    assert json.loads(command.out) in EBADF_OR_EINVAL
+    assert Trace.of(out.read_bytes()).events == []

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes the kernel run our programs: tracepoints, by one of two ways to them."""
+
+import errno
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Final, NamedTuple
+
+from ..events.errors import CannotStart
+from . import libc, own
+from .facts import REGISTERS, Facts
+from .own import ProgramType
+from .tracefs import Tracefs
+
+
+class Tracepoint(NamedTuple):
+    """As tracefs calls it, and as BTF does."""
+
+    category: str
+    event: str
+    raw: str
+
+    def __str__(self) -> str:
+        return f"{self.category}:{self.event}"
+
+
+_ENTER: Final = Tracepoint("syscalls", "sys_enter_bpf", "sys_enter")
+_EXIT: Final = Tracepoint("syscalls", "sys_exit_bpf", "sys_exit")
+_NEW_TASK: Final = Tracepoint("task", "task_newtask", "task_newtask")
+_EXEC_TASK: Final = Tracepoint("sched", "sched_process_exec", "sched_process_exec")
+_END_TASK: Final = Tracepoint("sched", "sched_process_exit", "sched_process_exit")
+
+ATTACHED: Final = {
+    "enter_bpf": _ENTER, "exit_bpf": _EXIT, "new_task": _NEW_TASK, "exec_task": _EXEC_TASK,
+    "exit_task": _END_TASK,
+}  # fmt: skip
+"""The programs of the C source that tracepoints run."""
+FOLLOWING: Final = "new_task"
+"""Of these, the one that only is needed to follow children."""
+STEPS: Final = {
+    "entry_steps": ("step_process", "step_enter_bulk"),
+    "exit_steps": ("step_exit_bulk", "step_exit_long"),
+}
+"""Tables of programs that others go on to, in the order of enum entry_step and exit_step."""
+_PARANOID_MAINLINE: Final = 2
+_RUN_BY: Final = (
+    ATTACHED
+    | dict.fromkeys(STEPS["entry_steps"], _ENTER)
+    | dict.fromkeys(STEPS["exit_steps"], _EXIT)
+)
+
+
+class Hooks(ABC):
+    """A way to the tracepoints."""
+
+    probe: ClassVar[str]
+    """What documents and people call it."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, int]:
+        """What the C source is compiled with, see hooks.h."""
+
+    @abstractmethod
+    def program_type(self, function: str) -> ProgramType:
+        """:param function: in the C source."""
+
+    @abstractmethod
+    def attached(self, function: str, prog_fd: int) -> int:
+        """Has the program run.
+
+        :returns: a descriptor that keeps it attached; the caller's.
+        :raises CannotStart: the kernel does not.
+        """
+
+
+class TracefsHooks(Hooks):
+    """By perf events, with the records that tracefs describes. Costs other calls least.
+
+    :raises CannotStart: a tracepoint is not there, or not as expected.
+    """
+
+    probe = "tracepoint"
+
+    def __init__(self, tracefs: Tracefs) -> None:
+        self._ids = {point: tracefs.event_id(point.category, point.event)
+                     for point in ATTACHED.values()}  # fmt: skip
+        enter, leave, fork, execute = (
+            tracefs.offsets(point.category, point.event)
+            for point in (_ENTER, _EXIT, _NEW_TASK, _EXEC_TASK)
+        )
+        try:
+            self._settings = {
+                "ENTER_CMD": enter["cmd"], "ENTER_UATTR": enter["uattr"],
+                "ENTER_SIZE": enter["size"], "EXIT_RET": leave["ret"],
+                "NEWTASK_PID": fork["pid"], "NEWTASK_CLONE_FLAGS": fork["clone_flags"],
+                "EXEC_OLD_PID": execute["old_pid"],
+            }  # fmt: skip
+        except KeyError as error:
+            raise CannotStart(f"the tracepoints of this kernel have no field {error}") from None
+
+    def settings(self) -> Mapping[str, int]:
+        return self._settings
+
+    def program_type(self, function: str) -> ProgramType:
+        return own.TRACEPOINT
+
+    def attached(self, function: str, prog_fd: int) -> int:
+        point = ATTACHED[function]
+        try:
+            return libc.attach_tracepoint(self._ids[point], prog_fd)
+        except OSError as error:
+            raise CannotStart(
+                f"cannot attach to the tracepoint {point}: {error.strerror}{_paranoid(error)}"
+            ) from error
+
+
+class RawHooks(Hooks):
+    """By BTF (``BPF_TRACE_RAW_TP``, since Linux 5.5), where tracefs is of no use.
+
+    The kernel then runs us at every system call of every process.
+
+    :raises CannotStart: this kernel does not say enough of itself.
+    """
+
+    probe = "raw_tracepoint"
+
+    def __init__(self, known: Facts) -> None:
+        registers = REGISTERS.get(platform.machine())
+        if not registers:
+            raise CannotStart(f"raw tracepoints are not used on {platform.machine()}")
+        member, bits = registers.compat
+        missing = [name for name in ("task_struct.pid", member) if name not in known.offsets]
+        missing += {point.raw for point in ATTACHED.values()} - known.tracepoints.keys()
+        if missing or not known.has_task:
+            about = known.problem or f"no {missing[0]}" if missing else "no task_struct"
+            raise CannotStart(f"raw tracepoints need the kernel's BTF: {about}")
+        self._types = known.tracepoints
+        attr, size = registers.arguments[1:3]
+        self._settings = {
+            "RAW_TRACEPOINTS": 1, "NR_BPF": libc.SYS_BPF, "PT_REGS_NUMBER": registers.number,
+            "COMPAT_OFFSET": known.offsets[member], "COMPAT_BITS": bits,
+            "ENTER_CMD": registers.arguments[0], "ENTER_UATTR": attr, "ENTER_SIZE": size,
+        }  # fmt: skip
+
+    def settings(self) -> Mapping[str, int]:
+        return self._settings
+
+    def program_type(self, function: str) -> ProgramType:
+        point = _RUN_BY[function]
+        return own.TRACING_RAW_TP._replace(attach_btf_id=self._types[point.raw])
+
+    def attached(self, function: str, prog_fd: int) -> int:
+        try:
+            return own.open_raw_tracepoint(prog_fd)
+        except OSError as error:
+            raise CannotStart(
+                f"cannot attach to the raw tracepoint {ATTACHED[function].raw}: {error.strerror}"
+            ) from error
+
+
+def _paranoid(error: OSError) -> str:
+    # Debian, Ubuntu and Android have a level that asks for more than CAP_PERFMON.
+    try:
+        level = Path("/proc/sys/kernel/perf_event_paranoid").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+    if error.errno != errno.EACCES or int(level) <= _PARANOID_MAINLINE:
+        return ""
+    return f" (kernel.perf_event_paranoid is {level}, which wants CAP_SYS_ADMIN)"
+
+
+AUTO: Final = "auto"
+PROBES: Final = (AUTO, TracefsHooks.probe, RawHooks.probe)
+_COST: Final = "but every system call of every process then takes some 50 ns more"
+
+
+def chosen(probe: str, known: Facts) -> tuple[Hooks, str]:
+    """:param probe: of ``PROBES``; ``auto`` takes what costs least and can be had.
+    :returns: and what is to be said of it, mostly nothing.
+    :raises CannotStart: it cannot be had here.
+    """
+    if probe == RawHooks.probe:
+        return RawHooks(known), ""
+    try:
+        with Tracefs() as tracefs:
+            return TracefsHooks(tracefs), ""
+    except CannotStart as error:
+        if probe != AUTO:
+            raise
+        try:
+            return RawHooks(known), f"{error}; raw tracepoints do it too, {_COST}"
+        except CannotStart:
+            raise error from None
