@@ -30,7 +30,8 @@ lint: setup-test
 test: lint
 	$(VENV)/python -m pytest
 
-bench: setup-test
+bench:
+	@packaging/setup bench
 	$(VENV)/python bench/run.py
 
 clean:

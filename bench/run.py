@@ -6,7 +6,7 @@ machines differ, and the same machine differs from one minute to the next. Costs
 are CPU time, the least of many short runs taken in turn.
 """
 
-import select
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,10 @@ from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.events import ecs, text
 from bpfsnoop.events.event import Event
 from bpfsnoop.events.process import Process
+from bpfsnoop.tracer import libc, own
 from bpfsnoop.tracer.assembly import Assembly
 from bpfsnoop.tracer.callers import Callers
+from bpfsnoop.tracer.tracefs import Tracefs
 from stream import records
 
 BPFSNOOP = [sys.executable, "-m", "bpfsnoop"]
@@ -35,29 +37,34 @@ STREAM = 50_000
 
 CALLS = ("lookup", "load", "getppid")
 BPFTRACE = """
-tracepoint:syscalls:sys_enter_bpf {
-    printf("%d %d %p %d\\n", tid, args->cmd, args->uattr, args->size);
+tracepoint:syscalls:sys_enter_bpf %s {
+    printf("%%d %%d %%p %%d\\n", tid, args->cmd, args->uattr, args->size);
 }
-tracepoint:syscalls:sys_exit_bpf { printf("%d %d\\n", tid, args->ret); }
+tracepoint:syscalls:sys_exit_bpf %s { printf("%%d %%d\\n", tid, args->ret); }
 """
+"""What a user would write; each takes a filter."""
 
 
 class Setting(NamedTuple):
-    """A way to run beside a program that makes calls."""
+    """What runs beside a program that makes calls, as a context."""
 
     name: str
-    options: Sequence[str] = ()
-    by: str = "bpfsnoop"
+    beside: Callable[[], AbstractContextManager[object]]
+    needs: str = ""
 
 
-SETTINGS = (
-    Setting("untraced", by=""),
-    Setting("bpfsnoop, process filtered out", ["-p", "1"]),
-    Setting("bpfsnoop, command filtered out", ["-e", "map_freeze"]),
-    Setting("bpfsnoop", ["-q"]),
-    Setting("bpfsnoop --json", ["-q", "--json"]),
-    Setting("bpftrace, entry and exit", by="bpftrace"),
-)
+def _settings() -> list[Setting]:
+    settings = [
+        Setting("untraced", nullcontext),
+        Setting("two empty programs there", _empty_programs),
+        Setting("bpfsnoop, process filtered out", lambda: _tracer(["-p", "1"])),
+        Setting("bpfsnoop, command filtered out", lambda: _tracer(["-e", "map_freeze"])),
+        Setting("bpftrace, process filtered out", lambda: _bpftrace("/pid == 1/"), "bpftrace"),
+        Setting("bpfsnoop", lambda: _tracer([])),
+        Setting("bpfsnoop --json", lambda: _tracer(["--json"])),
+        Setting("bpftrace, entry and exit", lambda: _bpftrace(""), "bpftrace"),
+    ]
+    return [setting for setting in settings if not setting.needs or shutil.which(setting.needs)]
 
 
 def main() -> None:
@@ -77,7 +84,7 @@ def main() -> None:
 @contextmanager
 def _tracer(options: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
     """A tracer of this host that is attached."""
-    command = [*BPFSNOOP, "-o", "/dev/null", *options, "--set", "quiet=false"]
+    command = [*BPFSNOOP, "-o", "/dev/null", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr
         for line in tracer.stderr:
@@ -90,18 +97,18 @@ def _tracer(options: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def _bpftrace() -> Iterator[None]:
+def _bpftrace(wanted: str) -> Iterator[None]:
+    """:param wanted: a filter of its language."""
+    # The last probe only tells when all are attached, which it does in their order.
+    script = BPFTRACE % (wanted, wanted) + 'interval:ms:10 { printf("ready\\n"); }'
     with subprocess.Popen(
-        ["bpftrace", "-e", BPFTRACE],
+        ["bpftrace", "-e", script],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as tracer:  # fmt: skip
         assert tracer.stdout
         for line in tracer.stdout:
-            if "Attaching" in line:
+            if line == "ready\n":
                 break
-        # It says so before it has attached; its first line of output shows that it has.
-        while not select.select([tracer.stdout], [], [], 0.05)[0]:
-            subprocess.run([_built(), "lookup", "1"], check=True, stdout=subprocess.DEVNULL)
         drain = threading.Thread(target=tracer.stdout.read)
         drain.start()
         try:
@@ -109,6 +116,20 @@ def _bpftrace() -> Iterator[None]:
         finally:
             tracer.send_signal(signal.SIGINT)
             drain.join()
+
+
+@contextmanager
+def _empty_programs() -> Iterator[None]:
+    """What the kernel takes for running two programs at all."""
+    returns = bytes.fromhex("b700000000000000 9500000000000000")  # r0 = 0; exit
+    with ExitStack() as stack:
+        program = own.load_program(own.TRACEPOINT, returns, "empty")
+        stack.callback(os.close, program)
+        tracefs = stack.enter_context(Tracefs())
+        for event in ("sys_enter_bpf", "sys_exit_bpf"):
+            number = tracefs.event_id("syscalls", event)
+            stack.callback(os.close, libc.attach_tracepoint(number, program))
+        yield
 
 
 class Start(NamedTuple):
@@ -176,16 +197,16 @@ def _cpu_seconds(stage: Callable[[bytes], object], stream: Sequence[bytes]) -> f
 
 def _overhead() -> None:
     """What tracing adds to a call, and to system calls that are not bpf(2)."""
-    settings = [setting for setting in SETTINGS if not setting.by or _installed(setting.by)]
+    settings = _settings()
     least: dict[tuple[str, str], Cost] = {}
     for _ in range(ROUNDS):
         for setting in settings:
-            with _running(setting):
+            with setting.beside():
                 for call in CALLS:
                     key = (setting.name, call)
                     least[key] = _cost(call).least(least.get(key, NEVER))
-    if _installed("strace"):
-        settings.append(Setting(STRACE))
+    if shutil.which("strace"):
+        settings.append(Setting(STRACE, nullcontext))
         for call in CALLS:
             least[STRACE, call] = _cost(call, under=STRACE.split())
     print(f"CPU ns per call (by the clock), least of {ROUNDS} rounds in turn:")
@@ -193,7 +214,7 @@ def _overhead() -> None:
     for setting in settings:
         cells = []
         for call in CALLS:
-            cost, base = least[setting.name, call], least[SETTINGS[0].name, call]
+            cost, base = least[setting.name, call], least[settings[0].name, call]
             cells.append(f"{cost.cpu:8.0f} {cost.cpu - base.cpu:+8.0f} ({cost.clock:.0f})")
         print(f"  {setting.name:<32}" + "".join(f"{cell:>26}" for cell in cells))
 
@@ -212,22 +233,6 @@ class Cost(NamedTuple):
 
 
 NEVER = Cost(float("inf"), float("inf"))
-
-
-def _installed(program: str) -> bool:
-    return program == "bpfsnoop" or shutil.which(program) is not None
-
-
-@contextmanager
-def _running(setting: Setting) -> Iterator[None]:
-    if setting.by == "bpftrace":
-        with _bpftrace():
-            yield
-    elif setting.by:
-        with _tracer(setting.options):
-            yield
-    else:
-        yield
 
 
 def _cost(call: str, under: Sequence[str] = ()) -> Cost:

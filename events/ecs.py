@@ -111,7 +111,7 @@ def event_document(
     """
     call = event.call
     comm = printable(call.comm)
-    known = facts(process, origin.boot_id, origin.host_id)
+    known = facts(process, origin.boot_id)
     document: Document = {
         "@timestamp": timestamp(time_ns),
         "ecs": {"version": ECS_VERSION},

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What documents and lines say of who made a call."""
 
-import hashlib
+import re
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from .wire import (
 Document = dict[str, JSON]
 
 _MEMFD = b"memfd:"
+_BOOT_ID = re.compile(r"[0-9a-f]{32}")
 _LINE_ARGS = 256  # bytes of arguments that a line shows
 
 # linux/capability.h, in its order
@@ -57,29 +58,35 @@ def capabilities(bits: int) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
-def entity_id(boot_id: str, host_id: str, pid: int, start_ns: int) -> str:
+def entity_id(boot_id: str, pid: int, start_ns: int) -> str:
     """``process.entity_id``: the same for all events of a process, and of no other one.
 
-    A pid and the time of its start, ns since the boot, say which of a host.
+    The boot of a host has a random number of 122 bits; a pid and the time of its start, ns
+    since the boot, say which process.
+
+    :param boot_id: as ``/proc/sys/kernel/random/boot_id`` has it.
+    :returns: empty if that is no such number.
     """
-    text = f"{host_id} {boot_id} {pid} {start_ns}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    boot = boot_id.replace("-", "")
+    return f"{boot}-{pid:x}-{start_ns:x}" if _BOOT_ID.fullmatch(boot) else ""
 
 
 @lru_cache(maxsize=1024)
-def facts(process: Process, boot_id: str, host_id: str) -> ProcessFacts:
+def facts(process: Process, boot_id: str) -> ProcessFacts:
     """What a process is, for its documents."""
     about: Document = {}
     extra: Document = {}
     absent: dict[str, str] = {}
-    if process.start_ns:
-        about["entity_id"] = entity_id(boot_id, host_id, process.pid, process.start_ns)
-    else:
+    if not process.start_ns:
         absent["entity_id"] = absent["start"] = process.untold.value
+    elif entity := entity_id(boot_id, process.pid, process.start_ns):
+        about["entity_id"] = entity
+    else:
+        absent["entity_id"] = Missing.NOT_TOLD.value
     program = process.program
     if program:
         _executable(program, about, extra, absent)
-        about["parent"] = _parent(program, process.surroundings, boot_id, host_id)
+        about["parent"] = _parent(program, process.surroundings, boot_id)
     else:
         absent["executable"] = absent["parent"] = process.untold.value
     _arguments(process, about, extra, absent)
@@ -109,17 +116,14 @@ def is_memfd(program: Program) -> bool:
     return bool(program.flags & PROCESS_EXE_PSEUDO) and program.exe.startswith(_MEMFD)
 
 
-def _parent(
-    program: Program, surroundings: Surroundings | None, boot_id: str, host_id: str
-) -> Document:
+def _parent(program: Program, surroundings: Surroundings | None, boot_id: str) -> Document:
     parent: Document = {
         "pid": program.parent_tgid,
         "name": printable(program.parent_comm),
     }
-    if program.parent_start_ns:
-        parent["entity_id"] = entity_id(
-            boot_id, host_id, program.parent_tgid, program.parent_start_ns
-        )
+    entity = entity_id(boot_id, program.parent_tgid, program.parent_start_ns)
+    if program.parent_start_ns and entity:
+        parent["entity_id"] = entity
     first = surroundings.ancestors[0] if surroundings and surroundings.ancestors else None
     if first and first.pid == program.parent_tgid and first.executable is not None:
         parent["executable"] = printable(first.executable)

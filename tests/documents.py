@@ -36,11 +36,16 @@ def checked(document: ecs.Document) -> ecs.Document:
 
 
 def document_of(
-    call: Call, process: Process | None = None, *, time_ns: int = 0, message: str = ""
+    call: Call,
+    process: Process | None = None,
+    *,
+    origin: ecs.Origin = ORIGIN,
+    time_ns: int = 0,
+    message: str = "",
 ) -> ecs.Document:
     """:param process: by default one of which nothing was told."""
     document = ecs.event_document(
-        DECODER.decode(call), process or process_of(call), ORIGIN,
+        DECODER.decode(call), process or process_of(call), origin,
         time_ns=time_ns, sequence=1, message=message,
     )  # fmt: skip
     return checked(document)

@@ -368,9 +368,7 @@ def test_the_two_capabilities_are_enough(who: tuple[str, ...]) -> None:
         )
 
 
-RAW_INSTEAD = (
-    "; raw tracepoints do it too, but every system call of every process then takes some 50 ns more"
-)
+RAW_INSTEAD = "; raw tracepoints do it too, but every system call of every process then takes some 100 ns more"
 
 
 def _check_tracefs(reason: str, under: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 
 import json
 import re
-from hashlib import sha256
 
 import pytest
 
@@ -47,8 +46,9 @@ def attr_of(cmd: int, entry: bytes, exit_: bytes | None = None) -> JSON:
 # --- A whole document --------------------------------------------------------------------
 
 # Of pid 1234, which was started at 700000003 ns, and of its parent.
-ENTITY = sha256(f"{ORIGIN.host_id} {ORIGIN.boot_id} 1234 700000003".encode()).hexdigest()[:32]
-PARENT = sha256(f"{ORIGIN.host_id} {ORIGIN.boot_id} 1200 300000001".encode()).hexdigest()[:32]
+BOOT = ORIGIN.boot_id.replace("-", "")
+ENTITY = f"{BOOT}-4d2-29b92703"
+PARENT = f"{BOOT}-4b0-11e1a301"
 
 HOST = {
     "name": "host.example",

@@ -247,7 +247,9 @@ def test_containers(container: Container | None, shown: dict[str, Any]) -> None:
 
 def test_an_entity_id_is_for_ever() -> None:
     """Another one for the same process would break what was stored of it."""
-    assert entity_id("boot", "host", 1_234, 700_000_003) == "6aee9589716229569d62c79c84d88577"
+    boot_id = "0fc5d1b6-2d7e-4c39-8a61-5b9e0f2c7d13"
+    named = "0fc5d1b62d7e4c398a615b9e0f2c7d13-4d2-29b92703"
+    assert entity_id(boot_id, 1_234, 700_000_003) == named
 
 
 def test_calls_and_children_agree_on_a_process() -> None:
@@ -265,15 +267,25 @@ def test_a_parent_whose_start_is_not_known_has_no_entity_id() -> None:
     assert "entity_id" not in about(program_of(parent_start_ns=0))["parent"]
 
 
-TEXTS = st.text("0123456789abcdef-", max_size=4)
-PROCESSES = st.tuples(TEXTS, TEXTS, st.integers(0, 30), st.integers(0, 30))
+BOOTS = st.sampled_from([f"{number:032x}" for number in range(3)])
+PROCESSES = st.tuples(BOOTS, st.integers(0, 300), st.integers(0, 300))
 
 
 @given(PROCESSES, PROCESSES)
 def test_processes_differ_in_their_entity_ids(
-    one: tuple[str, str, int, int], other: tuple[str, str, int, int]
+    one: tuple[str, int, int], other: tuple[str, int, int]
 ) -> None:
     assert (entity_id(*one) == entity_id(*other)) == (one == other)
+
+
+@pytest.mark.parametrize("boot_id", ["", "boot", "0" * 31, "0" * 33, "G" * 32, "0" * 32 + "\n"])
+def test_a_boot_without_an_id_has_processes_without_one(boot_id: str) -> None:
+    """Another boot of that host could have a process of the same pid and start."""
+    origin = ORIGIN._replace(boot_id=boot_id)
+    document = document_of(CALL, process_of(CALL, program_of()), origin=origin)
+    assert "entity_id" not in document["process"]
+    assert "entity_id" not in document["process"]["parent"]
+    assert document["bpf"]["process"]["absent"]["entity_id"] == "not_told"
 
 
 # --- Capabilities ------------------------------------------------------------------------
@@ -377,7 +389,8 @@ def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
 
 def test_documents_of_two_hosts_do_not_mix() -> None:
     """What is kept for a process is kept for its origin."""
-    assert ORIGIN.boot_id
     process = process_of(CALL)
-    one = document_of(CALL, process)["process"]["entity_id"]
-    assert one == entity_id(ORIGIN.boot_id, ORIGIN.host_id, 1_234, 700_000_003)
+    for boot_id in (ORIGIN.boot_id, "f" * 32, ORIGIN.boot_id):
+        origin = ORIGIN._replace(boot_id=boot_id)
+        document = document_of(CALL, process, origin=origin)
+        assert document["process"]["entity_id"] == entity_id(boot_id, 1_234, 700_000_003)

@@ -5,12 +5,12 @@ A file is used only if nobody else could have written it, and only for the very 
 it was made for. Whatever is not as it should be is made again without a word.
 """
 
-import hashlib
 import json
 import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import source_hash
 from typing import Any, Final, NamedTuple, TypeVar
 
 _FILE_MAX: Final = 1 << 24
@@ -145,4 +145,4 @@ def _replace(directory: int, name: str, content: bytes) -> None:
 
 
 def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest().encode()
+    return source_hash(body).hex().encode()

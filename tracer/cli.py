@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib import metadata
 from typing import Final
 
 from ..events.call import Totals
@@ -98,7 +97,7 @@ def _trace(argv: Sequence[str]) -> int:
     parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
     parsed = parser.parse_args(options)
     if parsed.version:
-        return _print(f"bpfsnoop {metadata.version('bpfsnoop')}\n".encode())
+        return _print(f"bpfsnoop {_version()}\n".encode())
     if parsed.ebpf:
         return _print(installed.kernel_program().encode())
     if parsed.stray:
@@ -207,6 +206,12 @@ def _schema(argv: Sequence[str]) -> int:
     )
     parser.parse_args(argv)
     return _print(installed.SCHEMA.read_bytes())
+
+
+def _version() -> str:
+    from importlib import metadata  # noqa: PLC0415 - 4 MB that a daemon would keep
+
+    return metadata.version("bpfsnoop")
 
 
 def _print(content: bytes) -> int:

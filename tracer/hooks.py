@@ -173,7 +173,7 @@ def _paranoid(error: OSError) -> str:
 
 AUTO: Final = "auto"
 PROBES: Final = (AUTO, TracefsHooks.probe, RawHooks.probe)
-_COST: Final = "but every system call of every process then takes some 50 ns more"
+_COST: Final = "but every system call of every process then takes some 100 ns more"
 
 
 def chosen(probe: str, known: Facts) -> tuple[Hooks, str]:

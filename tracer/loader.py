@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the source of the kernel program to maps, programs and attachments."""
 
-import hashlib
 import importlib.util
 import mmap
 import os
@@ -9,6 +8,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from importlib.util import source_hash
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
@@ -103,10 +103,7 @@ def load(sizes: Sizes, cache: Cache, *, probe: str = AUTO, follow: bool) -> Load
 
 def _version() -> str:
     """Of all that makes what is kept: changes with any file of ours that takes part."""
-    digest = hashlib.sha256()
-    for path in installed.sources():
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return source_hash(b"".join(path.read_bytes() for path in installed.sources())).hex()
 
 
 def _bcc_version() -> str:
