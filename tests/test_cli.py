@@ -17,6 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import stimulus
+from bpfsnoop.tracer import hooks
 from bpfsnoop.tracer.cli import main
 from bpfsnoop.tracer.config import OPTIONS
 from running import (
@@ -368,7 +369,7 @@ def test_the_two_capabilities_are_enough(who: tuple[str, ...]) -> None:
         )
 
 
-RAW_INSTEAD = "; raw tracepoints do it too, but every system call of every process then takes some 100 ns more"
+RAW_INSTEAD = f"; raw tracepoints do it too, {hooks._COST}"
 
 
 def _check_tracefs(reason: str, under: Sequence[str]) -> None:
