@@ -136,7 +136,7 @@ class Start(NamedTuple):
     seconds: float
     """From exec to attached."""
     resident: float
-    """MB, after some thousand calls."""
+    """MB, after 100,000 calls."""
 
 
 def _start(options: Sequence[str]) -> Start:
@@ -146,7 +146,7 @@ def _start(options: Sequence[str]) -> Start:
         subprocess.run([_built(), "lookup", "20"], check=True, stdout=subprocess.DEVNULL)
         status = Path(f"/proc/{tracer.pid}/status").read_text()
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-    return Start(seconds, int(kilobytes) / 1000)
+    return Start(seconds, int(kilobytes) * 1024 / 1e6)
 
 
 def _decoding() -> None:

@@ -7,7 +7,6 @@
 from struct import pack
 
 from bpfsnoop.events.wire import (
-    CALL_HAS_TASK,
     CALL_RECORD,
     CHUNK_RECORD,
     OBJECT,
@@ -82,9 +81,9 @@ def record(number: int, cmd: int, attr: bytes) -> list[bytes]:
         head = CHUNK_RECORD.pack(RECORD_CHUNK, pid, start_ns, PART_MEMORY, 0, slot, 0, size, 0)
         ahead.append(head + _INSNS)
     fixed = CALL_RECORD.pack(
-        RECORD_CALL, number % 8, start_ns, 650, 0, 0x7FFC37884300, 0, 4711,
-        10**9, 1, (1 << 41) - 1, 0, cmd, len(attr), pid, pid, 0, 0, 0, 1000, 1,
-        4026531836, 4026531841, CALL_HAS_TASK, len(parts), b"agent",
+        RECORD_CALL, 0, start_ns, 650, 0, 0x7FFC37884300, 0, 4711,
+        10**9, 1, (1 << 41) - 1, 0, cmd, len(attr), pid, pid, 0, 0, 0, 1000,
+        4026531836, 4026531841, len(parts), b"agent",
     )  # fmt: skip
     return [*ahead, fixed + parts]
 
@@ -93,7 +92,7 @@ def process(number: int) -> bytes:
     """The record of a process that is told ahead of its first call."""
     exe, args = b"agent\0bin\0usr\0", b"/usr/bin/agent\0--all\0"
     return PROCESS_RECORD.pack(
-        RECORD_PROCESS, 1000 + number, 10**9, 1, 10**8, 42, len(args), 1, 0,
+        RECORD_PROCESS, 1000 + number, 10**9, 1, 10**8, 1, 0,
         len(exe), len(args), 0, b"systemd",
     ) + exe + args  # fmt: skip
 

@@ -2,7 +2,7 @@
 """What the kernel program is to fetch for each command, worked out from the tables."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..events.value import DirFd, Fd
@@ -16,6 +16,7 @@ from ..events.wire import (
     SHAPE_BYTES,
     SHAPE_LOG,
     SHAPES,
+    UNIT_VALUE,
 )
 from .layout import Command, Layout, Target
 from .table import COMMANDS
@@ -66,9 +67,16 @@ def _plan(command: Command, bulk_limit: int) -> bytes:
     assert len(rows) <= ROWS_MAX, command.name
     return COMMAND_PLAN.pack(
         len(fds), len(rows), command.returns_fd, any(special), special,
-        bytes(fds.values()), 0, *fds, *[0] * (FDS_MAX - len(fds)), 0,
+        bytes(fds.values()), 0, *fds, *[0] * (FDS_MAX - len(fds)), _value_flags(command, rows),
         b"".join(_row(row, bulk_limit) for row in rows),
     )  # fmt: skip
+
+
+def _value_flags(command: Command, rows: Sequence[_Pointer]) -> int:
+    if not any(row.target.unit == UNIT_VALUE for row in rows):
+        return 0
+    offsets = _offsets(command.layout)
+    return offsets.get("elem_flags") or offsets.get("flags", 0)
 
 
 def _pointers(command: Command) -> Iterator[_Pointer]:

@@ -74,7 +74,8 @@ class Call(NamedTuple):
     (events/wire.h), which says what each of them is.
     """
 
-    cpu: int
+    flags: int
+    """``CALL_...`` of events/wire.h."""
     start_ns: int
     """``CLOCK_BOOTTIME`` at entry, ns."""
     duration_ns: int
@@ -98,11 +99,9 @@ class Call(NamedTuple):
     gid: int
     euid: int
     login_uid: int
-    parent_tgid: int
     pid_namespace: int
+    """0 also if it could not be read."""
     mount_namespace: int
-    flags: int
-    """``CALL_...`` of events/wire.h."""
     comm: bytes
     """As the task had it at entry, without the NUL."""
     entry: bytes
@@ -151,9 +150,6 @@ class Program(NamedTuple):
     exec_id: int
     """Counts the process's execve(2)."""
     parent_start_ns: int
-    exe_inode: int
-    args_size: int
-    """Of all arguments, bytes; ``args`` may be less."""
     parent_tgid: int
     flags: int
     """``PROCESS_...`` of events/wire.h."""

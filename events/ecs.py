@@ -13,7 +13,7 @@ import orjson
 
 from .call import Totals
 from .event import Event
-from .process import Process
+from .process import Missing, Process
 from .process_document import capabilities, facts
 from .text import errno_name
 from .value import JSON, items_document, printable
@@ -164,11 +164,12 @@ def _bpf(event: Event, origin: Origin, process: Document) -> Document:
         "process": {"cgroup_id": call.cgroup_id, **process},
     }
     if call.has_task:
-        bpf["process"] |= {
-            "exec_id": call.exec_id,
-            "pid_namespace": call.pid_namespace,
-            "mount_namespace": call.mount_namespace,
-        }
+        bpf["process"] |= {"exec_id": call.exec_id, "mount_namespace": call.mount_namespace}
+        if call.pid_namespace:  # without leave to read kernel memory only the first is known
+            bpf["process"]["pid_namespace"] = call.pid_namespace
+        else:
+            absent = bpf["process"].get("absent", {})
+            bpf["process"]["absent"] = {**absent, "pid_namespace": Missing.UNREADABLE.value}
         if call.login_uid != NOBODY:
             bpf["process"]["login_uid"] = str(call.login_uid)
     if call.has_common_attrs and event.command:

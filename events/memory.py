@@ -115,7 +115,9 @@ class Texts(Content):
         strings = blob.data.split(b"\0")[:-1]
         spelled = []
         for string in shown_of(strings, style):
-            cut = _DOTS * (len(string) > style.strings or len(string) == STRING_MAX - 1)
+            # Of those that are as long as is taken, nobody can tell which of them were cut.
+            cut_here = blob.state & PartState.CUT and len(string) == STRING_MAX - 1
+            cut = _DOTS * bool(len(string) > style.strings or cut_here)
             spelled.append(f'"{escape(string[: style.strings])}"{cut}')
         if len(spelled) < len(strings):
             return f"[{', '.join([*spelled, _DOTS])}]"

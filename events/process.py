@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from .call import Program
 
+_OBJECT_BYTES = 64  # about what Python takes for a bytes object beside its contents
+
 
 class Missing(Enum):
     """Why something about a process is not known; the value is its spelling in documents."""
@@ -31,6 +33,8 @@ class Missing(Enum):
 
     NO_BTF = "no_btf"
     """This kernel does not tell how its structs are laid out, or does not let us read them."""
+    NO_BOOT_ID = "no_boot_id"
+    """The host did not tell the id of this boot."""
     NOT_TOLD = "not_told"
     """The kernel program's record of it was lost, or is not in the recording."""
     EMPTY = "empty"
@@ -85,6 +89,14 @@ class Surroundings(NamedTuple):
     missing: Mapping[str, Missing]
     """The reason for each of ``args``, ``working_directory``, ``ancestors`` and ``cgroup`` of
     which nothing is known."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory, about: most of it is as long as somebody likes."""
+        parts = [*(self.args or ()), self.cwd or b"", self.cgroup or b""]
+        for ancestor in self.ancestors:
+            parts += ancestor.name, ancestor.executable or b""
+        return sum(map(len, parts)) + _OBJECT_BYTES * len(parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from .wire import (
     PROCESS_EXE_CUT,
     PROCESS_EXE_GONE,
     PROCESS_EXE_PSEUDO,
-    PROCESS_EXE_UNREAD,
     PROCESS_KERNEL,
 )
 
@@ -71,7 +70,7 @@ def entity_id(boot_id: str, pid: int, start_ns: int) -> str:
     return f"{boot}-{pid:x}-{start_ns:x}" if _BOOT_ID.fullmatch(boot) else ""
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)  # one may take some hundred KB
 def facts(process: Process, boot_id: str) -> ProcessFacts:
     """What a process is, for its documents."""
     about: Document = {}
@@ -82,11 +81,13 @@ def facts(process: Process, boot_id: str) -> ProcessFacts:
     elif entity := entity_id(boot_id, process.pid, process.start_ns):
         about["entity_id"] = entity
     else:
-        absent["entity_id"] = Missing.NOT_TOLD.value
+        absent["entity_id"] = Missing.NO_BOOT_ID.value
     program = process.program
     if program:
         _executable(program, about, extra, absent)
         about["parent"] = _parent(program, process.surroundings, boot_id)
+        if not program.parent_comm:
+            absent["parent_name"] = Missing.UNREADABLE.value
     else:
         absent["executable"] = absent["parent"] = process.untold.value
     _arguments(process, about, extra, absent)
@@ -105,7 +106,7 @@ def _executable(program: Program, about: Document, extra: Document, absent: dict
         absent["executable"] = Missing.UNREADABLE.value
         return
     about["executable"] = printable(program.exe)
-    if flags & (PROCESS_EXE_CUT | PROCESS_EXE_UNREAD):
+    if flags & PROCESS_EXE_CUT:
         extra["exe_cut"] = True
     extra["exe_deleted"] = bool(flags & PROCESS_EXE_GONE)
     extra["exe_memfd"] = is_memfd(program)
@@ -117,10 +118,9 @@ def is_memfd(program: Program) -> bool:
 
 
 def _parent(program: Program, surroundings: Surroundings | None, boot_id: str) -> Document:
-    parent: Document = {
-        "pid": program.parent_tgid,
-        "name": printable(program.parent_comm),
-    }
+    parent: Document = {"pid": program.parent_tgid}
+    if program.parent_comm:
+        parent["name"] = printable(program.parent_comm)
     entity = entity_id(boot_id, program.parent_tgid, program.parent_start_ns)
     if program.parent_start_ns and entity:
         parent["entity_id"] = entity

@@ -47,14 +47,14 @@ enum record_kind {
  */
 struct call_record {
 	__u32 kind;		/* RECORD_CALL */
-	__u32 cpu;		/* on which the call returned */
+	__u32 flags;
 	__u64 start_ns;		/* CLOCK_BOOTTIME at entry */
 	__u64 duration_ns;	/* without what we do at entry */
 	__s64 retval;		/* >= 0, or -errno */
 	__u64 attr_addr;	/* argument 2 */
 	__u64 common_addr;	/* argument 4, 0 without COMMON_ATTRS in cmd */
 	__u64 cgroup_id;	/* of cgroup v2: inode of its directory */
-	__u64 process_start_ns;	/* CLOCK_BOOTTIME; 0 without CALL_HAS_TASK, as all below */
+	__u64 process_start_ns;	/* CLOCK_BOOTTIME; 0 without BTF, as all below */
 	__u64 exec_id;		/* counts the process's execve(2) */
 	__u64 capabilities;	/* effective ones, CAP_... as bits */
 	__u32 common_size;	/* argument 5, 0 without COMMON_ATTRS in cmd */
@@ -66,17 +66,14 @@ struct call_record {
 	__u32 gid;
 	__u32 euid;
 	__u32 login_uid;	/* all ones: nobody logged in */
-	__u32 parent_tgid;
-	__u32 pid_namespace;	/* inode number, as in /proc/PID/ns */
+	__u32 pid_namespace;	/* inode number, as in /proc/PID/ns; 0: could not be read */
 	__u32 mount_namespace;
-	__u32 flags;
 	__u32 parts_len;	/* bytes that follow */
 	__u8  comm[COMM_LEN];
 };
 
 /* Flags of a call. */
-#define CALL_HAS_TASK (1U << 0)	/* euid and what else needs BTF was read */
-#define CALL_NO_ROOM  (1U << 1)	/* a part is missing altogether */
+#define CALL_NO_ROOM (1U << 0)	/* a part is missing altogether */
 
 /* What a part is. */
 enum part_kind {
@@ -149,8 +146,6 @@ struct process_record {
 	__u64 start_ns;		/* CLOCK_BOOTTIME */
 	__u64 exec_id;
 	__u64 parent_start_ns;
-	__u64 exe_inode;
-	__u64 args_size;	/* of all arguments with their NULs, bytes */
 	__u32 parent_tgid;
 	__u32 flags;
 	__u16 exe_len;		/* names of the path from the file to the root, NUL behind each */
@@ -166,9 +161,8 @@ struct process_record {
 #define PROCESS_EXE_GONE    (1U << 1)	/* its file has been deleted */
 #define PROCESS_EXE_PSEUDO  (1U << 2)	/* never had a path: memfd_create(2) */
 #define PROCESS_EXE_CUT     (1U << 3)
-#define PROCESS_EXE_UNREAD  (1U << 4)
-#define PROCESS_ARGS_CUT    (1U << 5)
-#define PROCESS_ARGS_UNREAD (1U << 6)	/* not in memory from args_len on */
+#define PROCESS_ARGS_CUT    (1U << 4)
+#define PROCESS_ARGS_UNREAD (1U << 5)	/* not in memory from args_len on */
 
 /* What became of the calls of one command; one per CPU and command slot. */
 struct call_count {
@@ -205,6 +199,13 @@ struct tracer_config {
 	__u32 nsfs;		/* and the device of that, as the kernel encodes it */
 };
 #define CGROUPS_MAX 8
+#define FILTER_LIST_MAX 256	/* users, and names */
+
+/*
+ * A process is told again when so many have been since: whoever reads keeps more
+ * than these.
+ */
+#define ANNOUNCE_AGAIN 4096
 
 /* How much memory a pointer leads to. Of all but bytes, a command has one at most. */
 enum memory_shape {
@@ -262,7 +263,7 @@ struct command_plan {
 	__u8  fd_optional[FDS_MAX];	/* 1: 0 stands for none */
 	__u8  reserved;		/* to a multiple of 8, as the other */
 	__u16 fds[FDS_MAX];	/* offsets of __s32 in attr */
-	__u32 reserved2;
+	__u32 value_flags;	/* offset of the __u64 that may say BPF_F_CPU; 0: none */
 	struct memory_row rows[ROWS_MAX];
 };
 

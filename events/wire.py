@@ -23,8 +23,7 @@ RECORD_CALL: Final = 1
 RECORD_CHUNK: Final = 2
 RECORD_PROCESS: Final = 3
 
-CALL_HAS_TASK: Final = 1 << 0
-CALL_NO_ROOM: Final = 1 << 1
+CALL_NO_ROOM: Final = 1 << 0
 
 PART_ATTR_ENTRY: Final = 1
 PART_ATTR_EXIT: Final = 2
@@ -54,9 +53,8 @@ PROCESS_KERNEL: Final = 1 << 0
 PROCESS_EXE_GONE: Final = 1 << 1
 PROCESS_EXE_PSEUDO: Final = 1 << 2
 PROCESS_EXE_CUT: Final = 1 << 3
-PROCESS_EXE_UNREAD: Final = 1 << 4
-PROCESS_ARGS_CUT: Final = 1 << 5
-PROCESS_ARGS_UNREAD: Final = 1 << 6
+PROCESS_ARGS_CUT: Final = 1 << 4
+PROCESS_ARGS_UNREAD: Final = 1 << 5
 
 FILTER_PID: Final = 1 << 0
 FILTER_UID: Final = 1 << 1
@@ -64,6 +62,8 @@ FILTER_COMM: Final = 1 << 2
 FILTER_CGROUP: Final = 1 << 3
 FILTER_PIDNS: Final = 1 << 4
 CGROUPS_MAX: Final = 8
+FILTER_LIST_MAX: Final = 256
+ANNOUNCE_AGAIN: Final = 4096
 
 TRACE_PROCESS: Final = 1 << 0
 TRACE_CHILDREN: Final = 1 << 1
@@ -94,7 +94,7 @@ STRING_MAX: Final = 128
 FDS_MAX: Final = 6
 ROWS_MAX: Final = 12
 
-CALL_RECORD: Final = Struct("=IIQQqQQQQQQIIIIIIIIIIIIII16s")
+CALL_RECORD: Final = Struct("=IIQQqQQQQQQIIIIIIIIIIII16s")
 """``struct call_record``: what precedes the parts."""
 
 PART: Final = Struct("=BBHIQ")
@@ -106,7 +106,7 @@ OBJECT: Final = Struct("=IIIIIIII16s8s")
 CHUNK_RECORD: Final = Struct("=IIQBBHIII")
 """``struct chunk_record``"""
 
-PROCESS_RECORD: Final = Struct("=IIQQQQQIIHHI16s")
+PROCESS_RECORD: Final = Struct("=IIQQQIIHHI16s")
 """``struct process_record``"""
 
 CALL_COUNT: Final = Struct("=QQ")
@@ -123,7 +123,7 @@ MEMORY_ROW: Final = Struct("=QIIHHHBB")
 
 COMMAND_PLAN: Final = Struct(f"=BBBB{SHAPES}s{FDS_MAX}sB{FDS_MAX}HI{ROWS_MAX * MEMORY_ROW.size}s")
 """``struct command_plan``: fd_count, row_count, returns_fd, has_special, special, fd_optional,
-reserved, fds, reserved2, rows."""
+reserved, fds, value_flags, rows."""
 
 _KIND: Final = Struct("=I")
 _unpack = CALL_RECORD.unpack_from

@@ -43,7 +43,7 @@ def call_of(
     :param common: arguments 4 and 5.
     """
     return Call(
-        cpu=1,
+        flags=0,
         start_ns=1_000_000_007,
         duration_ns=31_337,
         retval=retval,
@@ -62,10 +62,8 @@ def call_of(
         gid=100,
         euid=7,
         login_uid=1_001,
-        parent_tgid=1_200,
         pid_namespace=4_026_531_836,
         mount_namespace=4_026_531_841,
-        flags=1,
         comm=comm,
         entry=entry,
         exit=entry if exit_ is None else exit_,
@@ -77,8 +75,8 @@ def call_of(
 def without_task(call: Call) -> Call:
     """The same on a kernel that has no BTF."""
     return call._replace(
-        process_start_ns=0, exec_id=0, capabilities=0, euid=0, login_uid=0, parent_tgid=0,
-        pid_namespace=0, mount_namespace=0, flags=0,
+        process_start_ns=0, exec_id=0, capabilities=0, euid=0, login_uid=0,
+        pid_namespace=0, mount_namespace=0,
     )  # fmt: skip
 
 
@@ -124,8 +122,6 @@ def program_of(**changes: Any) -> Program:
         start_ns=700_000_003,
         exec_id=5,
         parent_start_ns=300_000_001,
-        exe_inode=99,
-        args_size=12,
         parent_tgid=1_200,
         flags=0,
         parent_comm=b"bash",
@@ -147,11 +143,11 @@ def process_of(
 # --- As the kernel program writes it -----------------------------------------------------
 # A second opinion on events/wire.py: C's alignment, and numbers as wire.h has them.
 
-CALL_LAYOUT = "@IIQQqQQQQQQ14I16s"
+CALL_LAYOUT = "@IIQQqQQQQQQ12I16s"
 _PART = "@BBHIQ"
 _OBJECT = "@8I16s8s"
 _CHUNK = "@IIQBBHIII"
-_PROCESS = "@IIQQQQQIIHHI16s"
+_PROCESS = "@IIQQQIIHHI16s"
 
 
 def records_of(call: Call) -> list[bytes]:

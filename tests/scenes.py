@@ -272,6 +272,7 @@ def memory(story: Story) -> None:
         _runs(story)
         _questions(story)
         _hidden_attr(story, table)
+        _odd_sizes(story)
 
 
 def _keys_and_values(story: Story, table: int) -> None:
@@ -335,6 +336,25 @@ def _batches(story: Story, table: int) -> None:
     assert before == 20, before
     bpf.map_delete_batch(table, keys, 20)
     story.note("delete batch", memory={"keys": whole(keys)})
+    _batch_of_maps(story, table)
+
+
+def _batch_of_maps(story: Story, table: int) -> None:
+    hash_of_maps, key = 13, bytes(range(16))
+    outer = bpf.map_create(hash_of_maps, 16, 4, 8, inner_map_fd=table, map_name=b"outer")
+    bpf.map_update_elem(outer, key, struct.pack("=I", table))
+    room_k, room_v = ctypes.create_string_buffer(64), ctypes.create_string_buffer(16)
+    cursor = ctypes.create_string_buffer(b"\xaa" * 16, 16)
+    attr = bpf.BATCH.pack(
+        map_fd=outer, keys=room_k, values=room_v, count=1, in_batch=0, out_batch=cursor
+    )
+    made = bpf.call(bpf.BPF_MAP_LOOKUP_BATCH, attr)
+    count = bpf.BATCH.get(made.exit, "count")
+    expected = {"keys": whole(room_k.raw[:16]), "values": whole(room_v.raw[:4])} if count else {}
+    if made.retval == 0:
+        expected["out_batch"] = whole(cursor.raw[:4])  # of hashes, a number of 32 bits
+    story.note("batch of maps", memory=expected, retval=made.retval)
+    os.close(outer)
 
 
 def _odd_places(story: Story, table: int) -> None:
@@ -437,6 +457,8 @@ def _names(story: Story, bpffs: str) -> None:
     deep = os.fsencode(bpffs) + b"/" + b"d" * 200 + b"/" + b"p" * 100
     bpf.attempt(bpf.obj_get, deep)
     story.note("pathname", memory={"pathname": text(deep)})
+    bpf.attempt(bpf.obj_get, b"/" * 4095)
+    story.note("longest pathname", memory={"pathname": text(b"/" * 4095)})
     bpf.attempt(bpf.obj_get, b"/" * 5000)
     story.note("long pathname", memory={
         "pathname": {"text": "/" * 4096, "size": 4096, "missing": ["cut"]},
@@ -580,6 +602,38 @@ def _hidden_attr(story: Story, table: int) -> None:
         story.note(scene, memory={
             "insns": {**whole(bpf.RETURN_0), "read_at_exit": True}, "license": text(b"GPL"),
         })  # fmt: skip
+
+
+def _odd_sizes(story: Story) -> None:
+    """attr ends within a field; the kernel takes the rest of it for zero."""
+    table = bpf.map_create(bpf.BPF_MAP_TYPE_HASH, 4, 8, 64, map_name=b"odd")
+    key, value, told = b"\1\2\3\4", b"abcdefgh", about("map", table)
+    bpf.map_update_elem(table, key, value)
+    room = ctypes.create_string_buffer(value, 8)
+    attr = ctypes.create_string_buffer(bpf.MAP_ELEM.pack(map_fd=table, key=key, value=room), 64)
+    address = ctypes.addressof(attr)
+    _raw(story, bpf.BPF_MAP_LOOKUP_ELEM, address, attr.raw[:22])
+    story.note("22 bytes", map=told, memory={"key": whole(key), "value": whole(value)})
+    _raw(story, bpf.BPF_MAP_DELETE_ELEM, address, attr.raw[:14])
+    story.note("14 bytes", map=told, memory={"key": whole(key)})
+    _raw(story, bpf.BPF_MAP_FREEZE, address, attr.raw[:1])
+    story.note("1 byte", map=told)
+
+    # More than the caller needs to pass, of which the kernel wants to see zeros. What could
+    # be read at entry is not what the call has left there since.
+    other = bpf.map_create(bpf.BPF_MAP_TYPE_HASH, 4, 8, 64, map_name=b"walk")
+    for number in range(2):
+        bpf.map_update_elem(other, struct.pack("=I", number), value)
+    told, first = about("map", other), bpf.map_get_next_key(other, None, 4)
+    buffer = ctypes.create_string_buffer(first, 4)
+    walk = bpf.MAP_ELEM.pack(map_fd=other, key=buffer, next_key=buffer)[:24].ljust(64, b"\0")
+    unread = Unread(walk, beyond=40)
+    _raw(story, bpf.BPF_MAP_GET_NEXT_KEY, unread.address, walk)
+    story.note("zeros not in memory", map=told, memory={
+        "key": whole(first), "next_key": whole(buffer.raw),
+    })  # fmt: skip
+    for fd in (table, other):
+        os.close(fd)
 
 
 def _raw(story: Story, cmd: int, address: int, attr: bytes) -> None:

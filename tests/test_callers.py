@@ -134,3 +134,12 @@ def test_a_process_is_always_that_of_its_call(calls: list[tuple[Call, None]]) ->
         assert (process.pid, process.start_ns) == (call.tgid, call.process_start_ns)
         assert program in (None, process.program)
         assert process.surroundings == surroundings(b"/%d/%d" % (call.tgid, call.cgroup_id))
+
+
+def test_what_they_take_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments are as long as a caller likes."""
+    monkeypatch.setattr(callers, "KEPT_BYTES", 200_000)
+    known = Callers(lambda key: surroundings(b"x" * 40_000))
+    made = [known.of(CALL._replace(tgid=pid), None) for pid in range(1, 11)]
+    again = [known.of(CALL._replace(tgid=pid), None) for pid in range(10, 0, -1)]
+    assert sum(one is other for one, other in zip(made, reversed(again), strict=True)) == 4

@@ -50,7 +50,8 @@ def x86(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
 
 
-ALL = {"HAVE_KERNEL_READS", "HAVE_TASK", "HAVE_PATHS", "HAVE_OBJECTS", "ARG4_OFFSET", "ARG5_OFFSET"}
+ARGUMENTS = {"ARG2_OFFSET", "ARG3_OFFSET", "ARG4_OFFSET", "ARG5_OFFSET"}
+ALL = {"HAVE_KERNEL_READS", "HAVE_TASK", "HAVE_PATHS", "HAVE_OBJECTS", *ARGUMENTS}
 
 
 # --- All or nothing of it ----------------------------------------------------------------
@@ -70,7 +71,7 @@ def test_a_kernel_that_tells_everything() -> None:
 @pytest.mark.usefixtures("x86")
 @pytest.mark.parametrize("member", TASK)
 def test_without_any_member_of_the_task_nothing_needs_it(member: str) -> None:
-    left = {"HAVE_KERNEL_READS", "ARG4_OFFSET", "ARG5_OFFSET"}
+    left = {"HAVE_KERNEL_READS", *ARGUMENTS}
     assert haves(without(member)) == left
     assert not [flag for flag in without(member).flags(kernel_reads=True) if "OFF_" in flag]
 
@@ -89,7 +90,7 @@ def test_without_other_members_the_rest_goes_on() -> None:
 
 @pytest.mark.usefixtures("x86")
 def test_what_may_not_be_read_is_not() -> None:
-    assert haves(FULL, kernel_reads=False) == {"HAVE_TASK", "ARG4_OFFSET", "ARG5_OFFSET"}
+    assert haves(FULL, kernel_reads=False) == {"HAVE_TASK", *ARGUMENTS}
 
 
 @pytest.mark.usefixtures("x86")
@@ -98,7 +99,7 @@ def test_what_may_not_be_read_is_not() -> None:
     [
         (set(), {"HAVE_KERNEL_READS"}),
         ({TASK_PT_REGS}, {"HAVE_KERNEL_READS"}),
-        ({CURRENT_TASK_BTF}, ALL - {"ARG4_OFFSET", "ARG5_OFFSET"}),
+        ({CURRENT_TASK_BTF}, ALL - ARGUMENTS),
     ],
 )
 def test_without_the_helpers(helpers: set[int], left: set[str]) -> None:
@@ -121,8 +122,9 @@ def test_sizes_of_a_map_that_stand_elsewhere_are_not_read(member: str) -> None:
 
 @pytest.mark.parametrize(
     ("machine", "places"),
-    [("x86_64", ["ARG4_OFFSET=56", "ARG5_OFFSET=72"]),
-     ("aarch64", ["ARG4_OFFSET=24", "ARG5_OFFSET=32"]), ("riscv64", [])],
+    [("x86_64", ["ARG2_OFFSET=104", "ARG3_OFFSET=96", "ARG4_OFFSET=56", "ARG5_OFFSET=72"]),
+     ("aarch64", ["ARG2_OFFSET=8", "ARG3_OFFSET=16", "ARG4_OFFSET=24", "ARG5_OFFSET=32"]),
+     ("riscv64", [])],
 )  # fmt: skip
 def test_arguments_are_where_the_machine_has_them(
     monkeypatch: pytest.MonkeyPatch, machine: str, places: list[str]

@@ -13,17 +13,19 @@ pytestmark = pytest.mark.live
 SCENES = (
     "update", "lookup", "lookup of nothing", "refused update", "first key", "one buffer",
     "last key", "taken", "deleted",
-    "update batch", "lookup batch 0", "lookup batch 1", "delete batch",
+    "update batch", "lookup batch 0", "lookup batch 1", "delete batch", "batch of maps",
     "end of a page", "over the end", "NULL", "wild", "kernel", "key not in memory",
     "value not in memory", "value half in memory", "key half in memory",
     "large", "large, with a hole", "large key half in memory", "a value for each CPU",
     "license", "long license", "license at the end of a page", "license without an end",
-    "tracepoint", "task_fd_query", "pathname", "long pathname", "hostile pathname",
+    "tracepoint", "task_fd_query", "pathname", "longest pathname",
+    "long pathname", "hostile pathname",
     "test run", "test run, no room", "full run", "full run, long attr", "full run, 200 bytes",
     "query", "info", "btf", "btf log",
     "verifier", "short log", "old caller",
     "kprobe_multi", "long symbol", "uprobe_multi",
     "attr not in memory", "attr half in memory", "hidden program", "half hidden program",
+    "22 bytes", "14 bytes", "1 byte", "zeros not in memory",
 )  # fmt: skip
 
 

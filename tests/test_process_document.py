@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpfsnoop.events.call import Program
+from bpfsnoop.events.call import Call, Program
 from bpfsnoop.events.process import Ancestor, Container, Missing, Process, Surroundings
 from bpfsnoop.events.process_document import (
     CAPABILITIES,
@@ -23,7 +23,6 @@ from bpfsnoop.events.wire import (
     PROCESS_EXE_CUT,
     PROCESS_EXE_GONE,
     PROCESS_EXE_PSEUDO,
-    PROCESS_EXE_UNREAD,
     PROCESS_KERNEL,
 )
 from calls import call_of, process_of, program_of, without_task
@@ -97,7 +96,6 @@ def test_all_that_can_be_known() -> None:
         # A file of that name is not one.
         (0, b"memfd:x", {"exe_memfd": False}),
         (PROCESS_EXE_CUT, b"deep/x", {"exe_cut": True}),
-        (PROCESS_EXE_UNREAD, b"/x", {"exe_cut": True}),
     ],
 )
 def test_what_a_process_runs_from(flags: int, exe: bytes, shown: dict[str, bool]) -> None:
@@ -285,7 +283,7 @@ def test_a_boot_without_an_id_has_processes_without_one(boot_id: str) -> None:
     document = document_of(CALL, process_of(CALL, program_of()), origin=origin)
     assert "entity_id" not in document["process"]
     assert "entity_id" not in document["process"]["parent"]
-    assert document["bpf"]["process"]["absent"]["entity_id"] == "not_told"
+    assert document["bpf"]["process"]["absent"]["entity_id"] == "no_boot_id"
 
 
 # --- Capabilities ------------------------------------------------------------------------
@@ -340,7 +338,7 @@ def test_line(program: Program | None, found: Surroundings | None, shown: str) -
 BYTES = st.binary(max_size=12)
 U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
 PROGRAMS = st.builds(
-    Program, U32, st.just(0) | U64, U64, st.just(0) | U64, U64, U64, U32,
+    Program, U32, st.just(0) | U64, U64, st.just(0) | U64, U32,
     st.integers(0, 127), BYTES, BYTES | st.just(b"memfd:x"), BYTES | st.just(b"a\0b\0"),
 )  # fmt: skip
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=5)
@@ -369,13 +367,16 @@ EXPLAINED = ("entity_id", "start", "executable", "parent", "args", "working_dire
     st.none() | PROGRAMS,
     st.none() | SURROUNDINGS,
     st.sampled_from(Missing),
-    st.booleans(),
+    st.sampled_from([CALL, CALL._replace(pid_namespace=0), without_task(CALL)]),
     BYTES,
 )
 def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
-    program: Program | None, found: Surroundings | None, untold: Missing, task: bool, comm: bytes
+    program: Program | None,
+    found: Surroundings | None,
+    untold: Missing,
+    call: Call,
+    comm: bytes,
 ) -> None:
-    call = CALL if task else without_task(CALL)
     process: Process = process_of(call, program, found, untold)
     shown = line(process, comm, 0)
     assert shown.isascii()
@@ -385,6 +386,10 @@ def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
     for what in EXPLAINED:
         assert (what in document["process"]) != (what in reasons), what
     assert ("cgroup" in document["bpf"]["process"]) != ("cgroup" in reasons)
+    if call.has_task:
+        assert ("pid_namespace" in document["bpf"]["process"]) != ("pid_namespace" in reasons)
+    if parent := document["process"].get("parent"):
+        assert ("name" in parent) != ("parent_name" in reasons)
 
 
 def test_documents_of_two_hosts_do_not_mix() -> None:

@@ -425,7 +425,7 @@ def _live(batches: list[list[bytes]], file: io.BytesIO, proc: FakeProc) -> Live:
     watch: Any = FakeWatch()
     looks: Any = proc
     known = Facts(KERNEL_NAMES, {}, 0, frozenset(), {}, "")
-    return Live(program, Loaded({}, known, [], True, "tracepoint"), watch, looks, file)
+    return Live(program, Loaded({}, known, [], "tracepoint"), watch, looks, file)
 
 
 def _documents(source: Live | Replay) -> list[ecs.Document]:

@@ -236,6 +236,9 @@ CREATED = document_of(_CREATE, process_of(_CREATE, _CUT, _SURROUNDINGS))
 
 STRANGER = document_of(without_task(call_of(22, size=4, attr_addr=0)))
 """With notes and reasons: little is known of it."""
+_LOCKED = call_of(22, b"\3\0\0\0")._replace(pid_namespace=0)
+LOCKED = document_of(_LOCKED, process_of(_LOCKED, program_of(parent_comm=b"")))
+"""Kernel memory could not be read."""
 
 LOSS = checked(
     ecs.loss_document(
@@ -287,10 +290,11 @@ def test_the_full_document_has_everything() -> None:
     about = {*FULL["bpf"]["process"], *STRANGER["bpf"]["process"]}
     assert about == BPF["process"]["properties"].keys()
     absent = BPF["process"]["properties"]["absent"]["properties"]
-    assert STRANGER["bpf"]["process"]["absent"].keys() == absent.keys()
+    reasons = {key for of in (STRANGER, LOCKED) for key in of["bpf"]["process"]["absent"]}
+    assert reasons == absent.keys()
 
 
-DOCUMENTS = {"call": FULL, "created": CREATED, "stranger": STRANGER, "loss": LOSS}
+DOCUMENTS = {"call": FULL, "created": CREATED, "stranger": STRANGER, "locked": LOCKED, "loss": LOSS}
 every_document = pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 
 
@@ -306,7 +310,8 @@ OPTIONAL = {
     "message", "host.id", "container", "container.runtime", "orchestrator",
     "process.entity_id", "process.executable", "process.args", "process.start",
     "process.working_directory", "process.parent", "process.parent.entity_id",
-    "process.parent.executable", "process.ancestors", "process.ancestors.executable",
+    "process.parent.executable", "process.parent.name",
+    "process.ancestors", "process.ancestors.executable",
     "process.thread.capabilities", "user.effective",
     "bpf.common_attrs", "bpf.attr_after", "bpf.attr_trailing", "bpf.memory",
     "bpf.memory.info.missing", "bpf.memory.info.read_at_exit",

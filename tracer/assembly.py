@@ -4,10 +4,13 @@
 from typing import Final
 
 from ..events.call import Call, Chunk, Program
-from ..events.wire import PART_ATTR_ENTRY, PART_ATTR_EXIT, PART_MEMORY, parse
+from ..events.wire import ANNOUNCE_AGAIN, PART_ATTR_ENTRY, PART_ATTR_EXIT, PART_MEMORY, parse
+from .recent import Recent
 
-PROGRAMS_MAX: Final = 16_384
+PROGRAMS_MAX: Final = 4 * ANNOUNCE_AGAIN
 """More than the kernel program lets pass before it tells a process again."""
+PROGRAMS_BYTES: Final = 64 << 20
+"""What they take, about: more than it lets pass of the longest ones."""
 PENDING_MAX: Final = 64 << 20
 """Bytes of calls that have not returned: 30 programs of the largest size."""
 
@@ -24,7 +27,9 @@ class Assembly:
     def __init__(self) -> None:
         self._pending: dict[_Call, _Parts] = {}
         self._pending_bytes = 0
-        self._programs: dict[tuple[int, int, int], Program] = {}
+        self._programs: Recent[tuple[int, int, int], Program] = Recent(
+            PROGRAMS_MAX, PROGRAMS_BYTES, lambda program: len(program.exe) + len(program.args)
+        )
 
     def feed(self, record: bytes) -> Call | None:
         """Takes a record; a call comes out when it is whole.
@@ -48,10 +53,8 @@ class Assembly:
     def _remember(self, program: Program) -> None:
         # Each of its threads may tell the same: then it stays the same.
         key = (program.tgid, program.start_ns, program.exec_id)
-        known = self._programs.pop(key, None)
-        self._programs[key] = known if known == program else program
-        if len(self._programs) > PROGRAMS_MAX:
-            del self._programs[next(iter(self._programs))]
+        known = self._programs.get(key)
+        self._programs[key] = program if known is None or known != program else known
 
     def _keep(self, chunk: Chunk) -> None:
         parts = self._pending.setdefault((chunk.tid, chunk.start_ns), {})

@@ -10,8 +10,9 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import source_hash
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 _FILE_MAX: Final = 1 << 24
 _DIR_MODE: Final = 0o700
@@ -26,13 +27,14 @@ _NONSENSE: Final = (
 T = TypeVar("T")
 
 
-class Form(NamedTuple):
+@dataclass(frozen=True)
+class Form(Generic[T]):
     """How a thing becomes JSON and again itself."""
 
     name: str
     """Of the file."""
-    to_json: Callable[[Any], Any]
-    from_json: Callable[[Any], Any]
+    to_json: Callable[[T], Any]
+    from_json: Callable[[Any], T]
     """May raise any of what nonsense in JSON leads to."""
 
 
@@ -45,25 +47,23 @@ class Cache:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def get(self, form: Form, key: str, make: Callable[[], T], *, near: bool = False) -> T:
-        """The thing, from the file if that was made for this key.
+    def get(self, form: Form[T], key: str, make: Callable[[], T]) -> T:
+        """The thing, from the file if that was made for this key; else it is made and kept.
 
-        :param near: or for one that begins like it.
         :raises Exception: what ``make`` raises.
         """
-        found = self._read(form, str.startswith if near else str.__eq__, key)
+        found = self.find(form, key)
         if found is not None:
-            return found  # type: ignore[no-any-return]
+            return found
         made = make()
-        self._write(form, key, made)
+        self.keep(form, key, made)
         return made
 
-    def drop(self, form: Form) -> None:
-        """The thing proved to be no good."""
-        with suppress(OSError):
-            os.unlink(os.path.join(self._path, form.name))
+    def find(self, form: Form[T], key: str, *, prefix: bool = False) -> T | None:
+        """What is in the file, if that was made for this key.
 
-    def _read(self, form: Form, fits: Callable[[str, str], bool], key: str) -> Any:
+        :param prefix: one that begins like it will do.
+        """
         if not self._path:
             return None
         try:
@@ -73,11 +73,14 @@ class Cache:
             if digest != _digest(body):
                 return None
             envelope = json.loads(body)
-            return form.from_json(envelope["made"]) if fits(envelope["key"], key) else None
+            kept = str(envelope["key"])
+            fits = kept.startswith(key) if prefix else kept == key
+            return form.from_json(envelope["made"]) if fits else None
         except (OSError, *_NONSENSE):
             return None
 
-    def _write(self, form: Form, key: str, made: Any) -> None:
+    def keep(self, form: Form[T], key: str, made: T) -> None:
+        """In the place of what was kept before, if it can be."""
         if not self._path:
             return
         body = json.dumps({"key": key, "made": form.to_json(made)}).encode()

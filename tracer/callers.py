@@ -6,9 +6,12 @@ from typing import Final, NamedTuple
 
 from ..events.call import Call, Program
 from ..events.process import Missing, Process, Surroundings
+from .recent import Recent
 
 KEPT: Final = 8192
 """Processes; one that has been forgotten is put together again."""
+KEPT_BYTES: Final = 32 << 20
+"""What they take, about."""
 
 
 class Key(NamedTuple):
@@ -28,7 +31,7 @@ class Callers:
 
     def __init__(self, look: Callable[[Key], Surroundings | None]) -> None:
         self._look = look
-        self._known: dict[Key, Process] = {}
+        self._known: Recent[Key, Process] = Recent(KEPT, KEPT_BYTES, _size)
 
     def of(self, call: Call, program: Program | None) -> Process:
         """:param program: as the kernel told it; None if it did not."""
@@ -43,8 +46,9 @@ class Callers:
             return known
         untold = Missing.NOT_TOLD if call.has_task else Missing.NO_BTF
         known = Process(key.pid, key.start_ns, program, found, untold)
-        self._known.pop(key, None)
         self._known[key] = known
-        if len(self._known) > KEPT:
-            del self._known[next(iter(self._known))]
         return known
+
+
+def _size(process: Process) -> int:
+    return process.surroundings.size if process.surroundings else 0

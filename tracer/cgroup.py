@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Final, NamedTuple
 
 from . import libc
+from .recent import Recent
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
 CACHE_ENTRIES: Final = 4096
+CACHE_BYTES: Final = 4 << 20
 
 _MOUNTINFO_MAX: Final = 16 << 20  # bytes; a host with many containers has tens of thousands of them
 _FILEID_KERNFS: Final = 0xFE  # include/linux/exportfs.h, since Linux 5.5: a 64-bit inode number
@@ -92,7 +94,7 @@ class CgroupPaths:
     """
 
     def __init__(self, mountinfo: str = MOUNTINFO) -> None:
-        self._known: dict[int, bytes] = {}
+        self._known: Recent[int, bytes] = Recent(CACHE_ENTRIES, CACHE_BYTES, len)
         self._resources = ExitStack()
         self._opened = _open_mount(mountinfo)
         if self._opened is not None:
@@ -127,8 +129,6 @@ class CgroupPaths:
         """
         known = self._known.get(cgroup_id)
         if known is None and (known := self._look(cgroup_id)) is not None:
-            if len(self._known) >= CACHE_ENTRIES:
-                del self._known[next(iter(self._known))]
             self._known[cgroup_id] = known
         return known
 

@@ -14,15 +14,14 @@ from typing import Any, Final
 import yaml
 
 from ..events.errors import Mistake, UsageError
+from ..events.wire import CGROUPS_MAX, FILTER_LIST_MAX
 from . import installed
 
 _PID_MAX: Final = 1 << 22
 _UID_MAX: Final = (1 << 32) - 2
 _LONGEST_H: Final = 876_000  # a hundred years
-_LIST_MAX: Final = 256  # what the kernel's tables of users and names hold
 _INSNS_MAX: Final = 262_144
 PROBES: Final = ("auto", "tracepoint", "raw_tracepoint")
-_CGROUPS_MAX: Final = 8  # what the kernel program looks through
 _RING_MIN: Final = 1 << 16
 _RING_MAX: Final = 1 << 30
 _NULL: Final = "tag:yaml.org,2002:null"
@@ -168,8 +167,8 @@ def _list(parse_one: Parser, *, commas: bool = True) -> Parser:
         if commas:
             items = [part for item in items for part in _split(item)]
         values = tuple(dict.fromkeys(parse_one(item) for item in items))
-        if len(values) > _LIST_MAX:
-            raise ValueError(f"must be at most {_LIST_MAX}")
+        if len(values) > FILTER_LIST_MAX:
+            raise ValueError(f"must be at most {FILTER_LIST_MAX}")
         return values
 
     return parse
@@ -246,7 +245,7 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
         Option("syscall_times", _boolean, ("-T", "--syscall-times"), "",
                "time spent in the call"),
         Option("verbose", _boolean, ("-v", "--verbose"), "",
-               "arrays, instructions, logs and unknown bytes in full; details of errors"),
+               "arrays, logs and unknown bytes in full, instructions; details of errors"),
         Option("strings", _number(0, 1 << 20), ("-s", "--string-limit"), "N",
                "at most N bytes of a string, N elements of an array (32); -v shows whole arrays"),
         Option("constants", _one_of("abbrev", "raw", "verbose"), ("-X", "--const-print-style"),
@@ -350,8 +349,8 @@ def configured(arguments: argparse.Namespace, defaults: Path = installed.DEFAULT
 def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
     if values["format"] == "json" and values["summary"] != "none":
         yield Mistake("a summary (-c, -C) is text: leave out --json")
-    if len(values["cgroups"]) > _CGROUPS_MAX:
-        yield Mistake(f"cgroups: must be at most {_CGROUPS_MAX}")
+    if len(values["cgroups"]) > CGROUPS_MAX:
+        yield Mistake(f"cgroups: must be at most {CGROUPS_MAX}")
     for key in ("output", "record"):
         if values[key].startswith(("|", "!")):
             yield Mistake(f"{key} {values[key]}: no program is started: use a pipe of the shell")

@@ -47,7 +47,7 @@ _TASK: Final = (
 )  # fmt: skip
 _PATHS: Final = (
     "mm_struct.exe_file", "file.f_path.dentry", "file.f_path.mnt", "dentry.d_parent",
-    "dentry.d_name.name", "dentry.d_hash.pprev", "dentry.d_inode", "inode.i_ino",
+    "dentry.d_name.name", "dentry.d_hash.pprev",
     "vfsmount.mnt_root", "mount.mnt", "mount.mnt_parent", "mount.mnt_mountpoint",
 )  # fmt: skip
 _OBJECTS: Final = (
@@ -98,8 +98,8 @@ class Facts(NamedTuple):
             )
         registers = REGISTERS.get(platform.machine())
         if registers and {_TASK_PT_REGS, _CURRENT_TASK_BTF} <= self.helpers:
-            *_, fourth, fifth = registers.arguments
-            flags += [f"-DARG4_OFFSET={fourth}", f"-DARG5_OFFSET={fifth}"]
+            numbered = enumerate(registers.arguments[1:], 2)
+            flags += [f"-DARG{number}_OFFSET={offset}" for number, offset in numbered]
         return flags
 
     @property

@@ -16,13 +16,12 @@ WIRE: Final = _ROOT / "events"
 
 
 def sources() -> Iterator[Path]:
-    """All files that decide what the compiled kernel program is."""
+    """All files that decide what is compiled, and what the kernel's BTF is asked for."""
     yield WIRE / "wire.h"
     yield from sorted(KERNEL.glob("*.[ch]"))
     yield from sorted(KERNEL.glob("include/**/*.h"))
-    yield from (
-        _ROOT / "tracer" / f"{name}.py" for name in ("btf", "compiler", "facts", "hooks", "loader")
-    )
+    yield from sorted((_ROOT / "tracer").glob("*.py"))
+    yield _ROOT / "decoders" / "uapi.py"
 
 
 def kernel_program() -> str:

@@ -24,12 +24,6 @@ from .hooks import AUTO, Hooks
 from .own import BpfMap, NotLoaded
 from .privilege import NOT_PERMITTED
 
-MAPS: Final = (
-    "config", "plans", "pids", "uids", "comms", "cgroups", "blank_thread", "counts", "calls",
-    "unfollowed", "threads_used",
-)  # fmt: skip
-"""The maps of the C source that user space works with."""
-
 _CALIBRATE: Final = "calibrate"
 _QUIET_TRACEPOINT: Final = "task_rename"  # a program that does nothing hangs there briefly
 
@@ -69,7 +63,6 @@ class Loaded(NamedTuple):
     facts: Facts
     warnings: list[str]
     """What is missing here though tracing works."""
-    has_objects: bool
     probe: str
     """What it is attached to."""
 
@@ -90,7 +83,8 @@ def load(sizes: Sizes, cache: Cache, *, probe: str = AUTO, follow: bool) -> Load
     flags = _flags(sizes, by, known, kernel_reads=kernel_reads)
     with ExitStack() as stack:
         fds = _made(sizes, cache, by, flags, stack)
-        has_objects = f"program:{_CALIBRATE}" in fds and _calibrate(fds, warnings)
+        if f"program:{_CALIBRATE}" in fds:
+            _calibrate(fds, warnings)
         for function in hooks.ATTACHED:
             if function == hooks.FOLLOWING and not follow:
                 continue
@@ -98,7 +92,7 @@ def load(sizes: Sizes, cache: Cache, *, probe: str = AUTO, follow: bool) -> Load
             stack.callback(os.close, event)
             fds[f"attached:{function}"] = event
         stack.pop_all()
-    return Loaded(fds, known, warnings, has_objects, by.probe)
+    return Loaded(fds, known, warnings, by.probe)
 
 
 def _version() -> str:
@@ -157,25 +151,33 @@ def _flags(sizes: Sizes, by: Hooks, known: Facts, *, kernel_reads: bool) -> list
 def _made(
     sizes: Sizes, cache: Cache, by: Hooks, flags: list[str], stack: ExitStack
 ) -> dict[str, int]:
-    # Maps and programs by name. What was kept may be no good after all.
+    # Maps and programs by name. Which BCC compiled what was kept comes last in the key:
+    # where there is none, any will do.
     bcc = _bcc_version()
     key = " ".join([_version(), platform.machine(), *flags, bcc])
-    for attempt in ("kept", "new"):
-        with ExitStack() as attempted:
-            bytecode = cache.get(_BYTECODE, key, lambda: compiler.compiled(flags), near=not bcc)
-            try:
-                fds = _loaded(bytecode, sizes, by, attempted)
-            except (OSError, KeyError) as error:
-                cache.drop(_BYTECODE)
-                if attempt == "new":
-                    raise _not_loaded(error) from error
-                continue
-            stack.push(attempted.pop_all())
-            return fds
-    raise AssertionError("not reached")
+    kept = cache.find(_BYTECODE, key, prefix=not bcc)
+    if kept:
+        with suppress(OSError, KeyError):  # it may be no good after all
+            return _loaded(kept, sizes, by, stack)
+    bytecode = compiler.compiled(flags)
+    try:
+        fds = _loaded(bytecode, sizes, by, stack)
+    except (OSError, KeyError) as error:
+        raise _not_loaded(error) from error
+    cache.keep(_BYTECODE, key, bytecode)
+    return fds
 
 
 def _loaded(bytecode: Bytecode, sizes: Sizes, by: Hooks, stack: ExitStack) -> dict[str, int]:
+    with ExitStack() as ours:
+        fds = _put_into_kernel(bytecode, sizes, by, ours)
+        stack.push(ours.pop_all())
+        return fds
+
+
+def _put_into_kernel(
+    bytecode: Bytecode, sizes: Sizes, by: Hooks, stack: ExitStack
+) -> dict[str, int]:
     most = {"calls": sizes.ring, "pids": sizes.processes}
     fds: dict[str, int] = {}
     for name, spec in bytecode.maps.items():
@@ -207,7 +209,7 @@ def _not_loaded(error: Exception) -> CannotStart:
     )
 
 
-def _calibrate(fds: dict[str, int], warnings: list[str]) -> bool:
+def _calibrate(fds: dict[str, int], warnings: list[str]) -> None:
     """Shows the kernel program a descriptor of each kind, and compares what it makes of them."""
     try:
         with ExitStack() as stack:
@@ -232,5 +234,3 @@ def _calibrate(fds: dict[str, int], warnings: list[str]) -> bool:
             "objects behind descriptors, keys and values are not shown: calibration failed"
             f" ({error.strerror})"
         )
-        return False
-    return True

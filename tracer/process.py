@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 from ..decoders.cgroup import container_of
 from ..events.process import Ancestor, Container, Missing, Surroundings
 from .cgroup import CgroupPaths
+from .recent import Recent
 
 ARGS_BYTES: Final = 32 << 10
 ARGS_COUNT: Final = 1024
@@ -28,7 +29,6 @@ _STAT_BYTES: Final = 4096
 _CGROUP_BYTES: Final = 128 << 10  # some fifteen hierarchies, with paths of up to 4096 bytes
 _TIMENS_BYTES: Final = 4096
 _THREADS: Final = 16  # how many are tried for one that lives
-_OBJECT_BYTES: Final = 64  # about what Python takes for a bytes object beside its contents
 
 _NS_PER_S: Final = 1_000_000_000
 _PF_KTHREAD: Final = 0x00200000  # include/linux/sched.h
@@ -77,7 +77,6 @@ class _Known(NamedTuple):
     start_ticks: int
     """0 if nobody was there."""
     surroundings: Surroundings
-    bytes: int
 
 
 class ProcFs:
@@ -96,8 +95,9 @@ class ProcFs:
         self._cgroups = cgroups
         self._ticks_per_s = os.sysconf("SC_CLK_TCK")
         self._boottime_offset_ns = _boottime_offset_ns(root)
-        self._known: dict[tuple[int, int, int], _Known] = {}
-        self._bytes = 0
+        self._known: Recent[tuple[int, int, int], _Known] = Recent(
+            CACHE_ENTRIES, CACHE_BYTES, lambda known: known.surroundings.size
+        )
 
     def surroundings(
         self, pid: int, start_ns: int, cgroup_id: int, exec_id: int = 0
@@ -120,20 +120,12 @@ class ProcFs:
         known = self._known.get(key)
         if known is None or (not start_ns and self._is_another(pid, known)):
             known = self._look(pid, start_ns, cgroup_id)
-            self._keep(key, known)
+            self._known[key] = known
         if known.cgroup_id != cgroup_id:
             return self._moved(known.surroundings, cgroup_id)
         return known.surroundings
 
     # --- What is kept --------------------------------------------------------------------
-
-    def _keep(self, key: tuple[int, int, int], known: _Known) -> None:
-        if key in self._known:
-            self._bytes -= self._known.pop(key).bytes
-        self._known[key] = known
-        self._bytes += known.bytes
-        while len(self._known) > CACHE_ENTRIES or self._bytes > CACHE_BYTES:
-            self._bytes -= self._known.pop(next(iter(self._known))).bytes
 
     def _is_another(self, pid: int, known: _Known) -> bool:
         fd = _attempt(self._open, pid)
@@ -210,14 +202,14 @@ class ProcFs:
             container,
             missing,
         )
-        return _Known(cgroup_id, before.start_ticks, found, _bytes_of(found))
+        return _Known(cgroup_id, before.start_ticks, found)
 
     def _nothing(self, reason: Missing, cgroup_id: int) -> _Known:
         """Nothing but the cgroup, which can be known without a process."""
         missing = {"args": reason, "working_directory": reason, "ancestors": reason}
         cgroup, container = self._cgroup(cgroup_id, reason, missing, dead=True)
         found = Surroundings(None, False, None, (), False, cgroup, container, missing)
-        return _Known(cgroup_id, 0, found, _bytes_of(found))
+        return _Known(cgroup_id, 0, found)
 
     def _ticks(self, start_ns: int) -> int:
         """As the kernel divides it; /proc is in the time namespace of who reads it."""
@@ -395,11 +387,3 @@ def _boottime_offset_ns(root: str) -> int:
     except (OSError, ValueError):
         pass  # a kernel without time namespaces
     return 0
-
-
-def _bytes_of(found: Surroundings) -> int:
-    """About what it takes in memory."""
-    parts = [*(found.args or ()), found.cwd or b"", found.cgroup or b""]
-    for ancestor in found.ancestors:
-        parts += ancestor.name, ancestor.executable or b""
-    return sum(map(len, parts)) + _OBJECT_BYTES * len(parts)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from weakref import ReferenceType, ref
 
 from ..events import ecs, text
 from ..events.call import Call, Totals
@@ -20,6 +21,7 @@ from ..events.process import Process
 from ..events.process_document import line as process_line
 from ..events.value import Style, Xlat, printable
 from .config import Config
+from .recent import Recent
 
 _BUFFER: Final = 1 << 16
 _RED, _CYAN, _DIM, _PLAIN = "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
@@ -165,11 +167,11 @@ class TextSink:
         self._output = output
         self._style = style
         self._previous_ns: int | None = None
-        self._introduced: dict[int, Process] = {}
+        self._introduced: Recent[int, ReferenceType[Process]] = Recent(_INTRODUCED_MAX)
 
     def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
         style = self._style
-        if style.introduce and process is not self._introduced.get(process.pid):
+        if style.introduce and not self._is_introduced(process):
             self._introduce(process, event.call)
         leader = self._leader(event, time_ns)
         call = text.call(event, style.calls)
@@ -185,11 +187,12 @@ class TextSink:
     def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
         pass  # losses are told on standard error
 
+    def _is_introduced(self, process: Process) -> bool:
+        known = self._introduced.get(process.pid)
+        return known is not None and known() is process
+
     def _introduce(self, process: Process, call: Call) -> None:
-        self._introduced.pop(process.pid, None)
-        self._introduced[process.pid] = process
-        if len(self._introduced) > _INTRODUCED_MAX:
-            del self._introduced[next(iter(self._introduced))]
+        self._introduced[process.pid] = ref(process)
         line = process_line(process, call.comm, call.uid)
         if self._style.color:
             line = f"{_DIM}{line}{_PLAIN}"

@@ -17,6 +17,7 @@ from .callers import Callers, Key
 from .loader import Loaded
 from .process import ProcFs
 from .program import Program
+from .recent import Recent
 from .recording import Header, Recorder, Recording, Writer
 from .watch import Watch
 
@@ -24,6 +25,7 @@ _BATCH_BYTES: Final = 1 << 18
 _REPLAY_BATCH: Final = 4096
 _CLOCK_TOLERANCE_NS: Final = 1_000_000
 _TOLD_MAX: Final = 16_384
+_TOLD_BYTES: Final = 64 << 20
 
 
 class Seen(NamedTuple):
@@ -100,7 +102,9 @@ class Live:
         yield from self._rest()
         totals = self._program.totals(time.time_ns())
         yield from self._rest()  # of calls that returned meanwhile
-        totals = totals._replace(unfinished=totals.seen - totals.lost - self._arrived)
+        # One that began meanwhile may have come without being counted.
+        unfinished = max(0, totals.seen - totals.lost - self._arrived)
+        totals = totals._replace(unfinished=unfinished)
         self._end = End(totals)
         if self._recorder:
             self._recorder.end(totals)
@@ -162,7 +166,9 @@ class Replay:
         self._finished = False
         self._end = End(None)
         self._assembly = Assembly()
-        self._told: dict[Key, Surroundings] = {}
+        self._told: Recent[Key, Surroundings] = Recent(
+            _TOLD_MAX, _TOLD_BYTES, lambda told: told.size
+        )
         self._callers = Callers(self._told.get)
 
     def batches(self) -> Iterator[Batch]:
@@ -177,8 +183,6 @@ class Replay:
                 elif kind == recording.PROCESS:
                     key, surroundings = recording.parse_process(payload, self._path)
                     self._told[key] = surroundings
-                    if len(self._told) > _TOLD_MAX:
-                        del self._told[next(iter(self._told))]
                 elif kind == recording.CLOCK:
                     later = recording.parse_clock(payload, self._path)
                     yield Batch(calls, offset)

@@ -9,7 +9,7 @@
  *   PAGE_SIZE, POSSIBLE_CPUS, THREADS_MAX
  *   ENTER_..., EXIT_..., NEWTASK_..., EXEC_..., RAW_TRACEPOINTS
  *                                       where arguments are, see hooks.h
- *   ARG4_OFFSET, ARG5_OFFSET            of system call arguments in struct pt_regs
+ *   ARG2_OFFSET to ARG5_OFFSET          of system call arguments in struct pt_regs
  *   HAVE_KERNEL_READS                   bpf_probe_read_kernel() is permitted
  *   HAVE_TASK, HAVE_PATHS, HAVE_OBJECTS, OFF_..., SIZE_...
  *                                       offsets of struct members, from BTF
@@ -41,16 +41,10 @@
 #define INLINE_MAX 256
 
 #define STRINGS_MAX 64
-#define LOG_STEPS_MAX 64
+#define LOG_STEPS_MAX 256
 #define PATH_STEPS 40
 #define NAME_ROOM 256
 #define BULK_PIECES 32
-
-/*
- * A process is told again when so many have been since: whoever reads keeps more
- * than these.
- */
-#define ANNOUNCE_AGAIN 4096
 
 /*
  * What is known of a thread that has called bpf(2). It stays for the thread's next
@@ -63,7 +57,9 @@ struct thread {
 	u64 bulk_done;
 	u64 entered_ns;		/* when we had done with the entry */
 	u32 open;		/* between entry and exit */
-	u32 attr_len;
+	u32 attr_len;		/* bytes of attr that were read, first at entry */
+	u32 attr_end;		/* fields that end here at most are known, see field_end() */
+	u32 entry_end;		/* the same as it was at entry */
 	u32 parts_len;
 	u32 again;		/* rows that were not in memory at entry, as bits */
 	u32 key_size;
@@ -71,6 +67,7 @@ struct thread {
 	u32 cursor_size;
 	u32 bulk_state;
 	u32 exit_attr_len;
+	u32 exit_attr_end;
 	u32 late;		/* more of attr was in memory at exit than at entry */
 	u8 attr[2 * ATTR_INLINE];	/* the most that was read of it, see take_exit_attr() */
 	struct call_record call;
@@ -80,7 +77,16 @@ struct thread {
 /*
  * Where things are put together that do not fit into a record. What is read to an
  * offset needs as much room again behind it, for the verifier adds up the bounds.
+ *
+ * There is one for entries and one for exits: from 7.0 on, tracepoints of system calls
+ * can be preempted. Another thread on that CPU may then be in the other program, but not
+ * in the same one, which the kernel passes by (and counts).
  */
+enum scratch_user {
+	AT_ENTRY,
+	AT_EXIT,
+	SCRATCH_USERS,
+};
 struct scratch {
 	union {
 		struct {
@@ -113,20 +119,18 @@ struct object_ops {
 };
 
 /* All tables are preallocated, as kernels before 6.1 want it of tracing programs. */
-#define UIDS_MAX 256
-#define COMMS_MAX 256
 
 BPF_ARRAY(config, struct tracer_config, 1);
 BPF_ARRAY(plans, struct command_plan, COMMAND_SLOTS);
 BPF_HASH(pids, u32, struct traced_process, 1);
-BPF_HASH(uids, u32, u8, UIDS_MAX);
-BPF_HASH(comms, struct comm, u8, COMMS_MAX);
+BPF_HASH(uids, u32, u8, FILTER_LIST_MAX);
+BPF_HASH(comms, struct comm, u8, FILTER_LIST_MAX);
 BPF_CGROUP_ARRAY(cgroups, CGROUPS_MAX);
 
 BPF_HASH(threads, u32, struct thread, THREADS_MAX);
 BPF_ARRAY(threads_used, u64, 1);
 BPF_ARRAY(blank_thread, struct thread, 1);
-BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
+BPF_PERCPU_ARRAY(scratches, struct scratch, SCRATCH_USERS);
 
 BPF_ARRAY(announced, u64, 1);
 BPF_ARRAY(object_ops, struct object_ops, 1);
@@ -245,6 +249,11 @@ static __always_inline struct thread *thread_of(u32 tid)
 	return threads.lookup(&tid);
 }
 
+static __always_inline struct scratch *scratch_of(int user)
+{
+	return scratches.lookup(&user);
+}
+
 static __always_inline struct call_count *count_of(u32 cmd)
 {
 	int slot = command_slot(cmd);
@@ -274,9 +283,41 @@ static __always_inline void read_common(struct call_record *call)
 #endif
 }
 
+/*
+ * The kernel may have left us out at an exit, and then at an entry. Argument 1 is no
+ * longer there on machines that return in its register.
+ */
+static __always_inline bool is_same_call(struct call_record *call)
+{
+#ifdef ARG2_OFFSET
+	u64 regs = bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	return FIELD(u64, regs, ARG2_OFFSET) == call->attr_addr &&
+	       (u32)FIELD(u64, regs, ARG3_OFFSET) == call->size;
+#else
+	return true;
+#endif
+}
+
 static __always_inline u64 attr_wanted(u32 size)
 {
 	return size < ATTR_MAX ? size : ATTR_MAX;
+}
+
+/*
+ * The kernel takes what the caller did not pass for zero, also of a field that size ends
+ * in. Where memory ended, nobody knows what such a field is. Returns up to where fields
+ * are known; attr has room for eight more bytes.
+ */
+static __always_inline u32 field_end(u8 *attr, u64 got, u64 wanted)
+{
+	BARRIER(got);
+	if (got > ATTR_INLINE)
+		return 0;
+	if (got < wanted)
+		return got;
+	*(u64 *)(attr + got) = 0;
+	return got + 7;
 }
 
 /* The rest of an attr that is longer than any kernel's, ahead of the call. */
@@ -304,7 +345,10 @@ static __always_inline void take_entry_attr(struct thread *thread, struct scratc
 
 	u64 got = read_user(thread->attr, n, thread->call.attr_addr, ATTR_INLINE);
 
+	got = forgotten(&scratch->n, got);
 	thread->attr_len = got;
+	thread->attr_end = field_end(thread->attr, got, n);
+	thread->entry_end = thread->attr_end;
 	__builtin_memcpy(part + 1, thread->attr, ATTR_INLINE);
 	end_part(thread, got);
 	if (got == ATTR_INLINE && wanted > ATTR_INLINE)
@@ -353,10 +397,12 @@ static __always_inline void take_exit_attr(struct thread *thread, struct scratch
 
 	got = forgotten(&scratch->n, got);
 	thread->exit_attr_len = got;
+	thread->exit_attr_end = field_end(scratch->attr, got, n);
 	if (got > thread->attr_len) {
 		thread->late = 1;
 		thread->attr_len = got;
-		__builtin_memcpy(thread->attr, scratch->attr, ATTR_INLINE);
+		thread->attr_end = thread->exit_attr_end;
+		__builtin_memcpy(thread->attr, scratch->attr, ATTR_INLINE + 8);
 	} else if (got == thread->attr_len && wanted <= ATTR_INLINE &&
 	    attr_unchanged(thread, scratch, got))
 		return;
@@ -381,18 +427,18 @@ static __always_inline void take_exit_attr(struct thread *thread, struct scratch
 	part->wanted = thread->call.size;
 }
 
-/* A field of attr; what the caller did not pass is zero. */
-static __always_inline u32 attr_u32(const u8 *attr, u64 len, u64 at)
+/* A field of attr, zero if it is not known. */
+static __always_inline u32 attr_u32(const u8 *attr, u64 end, u64 at)
 {
-	if (at + 4 > len)
+	if (at + 4 > end)
 		return 0;
 	BARRIER(at);
 	return at <= ATTR_INLINE - 4 ? *(u32 *)(attr + at) : 0;
 }
 
-static __always_inline u64 attr_u64(const u8 *attr, u64 len, u64 at)
+static __always_inline u64 attr_u64(const u8 *attr, u64 end, u64 at)
 {
-	if (at + 8 > len)
+	if (at + 8 > end)
 		return 0;
 	BARRIER(at);
 	return at <= ATTR_INLINE - 8 ? *(u64 *)(attr + at) : 0;
@@ -409,15 +455,24 @@ static __always_inline bool one_value_a_cpu(u32 map_type)
 static __always_inline bool walks_by_bucket(u32 map_type)
 {
 	return map_type == BPF_MAP_TYPE_HASH || map_type == BPF_MAP_TYPE_PERCPU_HASH ||
-	       map_type == BPF_MAP_TYPE_LRU_HASH || map_type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
+	       map_type == BPF_MAP_TYPE_LRU_HASH || map_type == BPF_MAP_TYPE_LRU_PERCPU_HASH ||
+	       map_type == BPF_MAP_TYPE_HASH_OF_MAPS;
 }
 
+/* BPF_F_CPU, BPF_F_ALL_CPUS, since 6.19: there is one value, of one CPU or of all. */
+#define ONE_VALUE (1U << 3 | 1U << 4)
+
 /* What keys and values of the command's map are like, as user space passes them. */
-static __always_inline void note_sizes(struct thread *thread, struct object *map)
+static __always_inline void note_sizes(struct thread *thread, struct command_plan *plan,
+				       struct object *map)
 {
+	u32 flags = plan->value_flags;
+
+	if (flags)
+		flags = attr_u32(thread->attr, thread->attr_end, flags);
 	thread->key_size = map->key_size;
 	thread->value_size = map->value_size;
-	if (one_value_a_cpu(map->type))
+	if (one_value_a_cpu(map->type) && !(flags & ONE_VALUE))
 		thread->value_size = ((map->value_size + 7) & ~7U) * POSSIBLE_CPUS;
 	thread->cursor_size = walks_by_bucket(map->type) ? 4 : map->key_size;
 }
@@ -437,7 +492,8 @@ static __always_inline struct object *take_object(struct thread *thread, struct 
 }
 #endif
 
-static __always_inline void take_objects(struct thread *thread, struct command_plan *plan)
+static __always_inline void take_objects(struct thread *thread, struct command_plan *plan,
+					 bool late)
 {
 #ifdef HAVE_OBJECTS
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
@@ -449,22 +505,26 @@ static __always_inline void take_objects(struct thread *thread, struct command_p
 			break;
 
 		u32 at = plan->fds[i];
-		u32 fd = attr_u32(thread->attr, thread->attr_len, at);
+		u32 fd = attr_u32(thread->attr, thread->attr_end, at);
 
-		if (at >= thread->attr_len || (fd == 0 && plan->fd_optional[i]))
+		/* What was taken at entry stays: the caller may have put another one there. */
+		if (late && at + 4 <= thread->entry_end)
+			continue;
+		if (at >= thread->attr_len || at + 4 > thread->attr_end ||
+		    (fd == 0 && plan->fd_optional[i]))
 			continue;
 
 		struct object *object = take_object(thread, task, PART_OBJECT, at, fd);
 
 		if (i == 0 && object && object->kind == OBJECT_MAP)
-			note_sizes(thread, object);
+			note_sizes(thread, plan, object);
 	}
 #endif
 }
 
-static __always_inline bool applies(struct memory_row *row, const u8 *attr, u64 len)
+static __always_inline bool applies(struct memory_row *row, const u8 *attr, u64 end)
 {
-	u32 choice = attr_u32(attr, len, row->choice);
+	u32 choice = attr_u32(attr, end, row->choice);
 
 	return row->choices == ~0ULL || (choice < 64 && row->choices >> choice & 1);
 }
@@ -483,15 +543,15 @@ static __always_inline u64 unit_of(struct thread *thread, struct memory_row *row
  * more than there is room for.
  */
 static __always_inline u64 count_of_row(struct thread *thread, struct memory_row *row,
-					const u8 *attr, u64 len)
+					const u8 *attr, u64 end)
 {
 	if (row->count == COUNT_ONE)
 		return 1;
 	if (row->count == COUNT_RETVAL)
 		return thread->call.retval > 0 ? thread->call.retval : 0;
 
-	u64 now = attr_u32(attr, len, row->count);
-	u64 room = attr_u32(thread->attr, FRESH(thread->attr_len), row->count);
+	u64 now = attr_u32(attr, end, row->count);
+	u64 room = attr_u32(thread->attr, FRESH(thread->attr_end), row->count);
 
 	if (!room && row->when & ROW_NO_LIMIT)
 		return now;
@@ -514,9 +574,9 @@ static __always_inline u32 outcome(s64 retval)
  */
 static __always_inline void take_counted(struct thread *thread, struct scratch *scratch,
 					 struct memory_row *row, u64 src, const u8 *attr,
-					 u64 attr_len)
+					 u64 attr_end)
 {
-	u64 count = forgotten(&scratch->n, count_of_row(thread, row, attr, attr_len));
+	u64 count = forgotten(&scratch->n, count_of_row(thread, row, attr, attr_end));
 	u64 unit = forgotten(&scratch->got, unit_of(thread, row));
 
 	scratch->wanted = count * unit;
@@ -537,14 +597,14 @@ static __always_inline void take_entry_rows(struct thread *thread, struct scratc
 			break;
 
 		struct memory_row *row = &plan->rows[i];
-		u64 attr_len = FRESH(thread->attr_len);
-		u64 src = attr_u64(attr, attr_len, row->pointer);
+		u64 attr_end = FRESH(thread->attr_end);
+		u64 src = attr_u64(attr, attr_end, row->pointer);
 
 		if (!(row->when & ROW_ENTRY) || row->shape != SHAPE_BYTES || !src)
 			continue;
 		scratch->state = 0;
 		scratch->skipped = 0;
-		take_counted(thread, scratch, row, src, attr, attr_len);
+		take_counted(thread, scratch, row, src, attr, attr_end);
 		if (scratch->state & PART_UNREADABLE)
 			thread->again |= 1 << i;
 	}
@@ -559,7 +619,14 @@ static __always_inline bool due_at_exit(struct thread *thread, struct scratch *s
 		return row->when & outcome(FRESH(thread->call.retval));
 	}
 	scratch->state = PART_AT_EXIT;
-	return FRESH(thread->late) || FRESH(thread->again) >> number & 1;
+	if (FRESH(thread->again) >> number & 1)
+		return true;
+
+	/* Taken at entry, if attr told so much of it then. */
+	u32 end = FRESH(thread->entry_end);
+
+	return FRESH(thread->late) &&
+	       (row->pointer + 8 > end || (row->count < ATTR_INLINE && row->count + 4 > end));
 }
 
 static __always_inline void take_exit_rows(struct thread *thread, struct scratch *scratch,
@@ -578,12 +645,12 @@ static __always_inline void take_exit_rows(struct thread *thread, struct scratch
 		if (row->shape != SHAPE_BYTES || !due_at_exit(thread, scratch, row, i))
 			continue;
 
-		u64 src = attr_u64(thread->attr, FRESH(thread->attr_len), row->pointer);
+		u64 src = attr_u64(thread->attr, FRESH(thread->attr_end), row->pointer);
 
-		if (!src || !applies(row, attr, FRESH(thread->exit_attr_len)))
+		if (!src || !applies(row, attr, FRESH(thread->exit_attr_end)))
 			continue;
 		scratch->skipped = 0;
-		take_counted(thread, scratch, row, src, attr, FRESH(thread->exit_attr_len));
+		take_counted(thread, scratch, row, src, attr, FRESH(thread->exit_attr_end));
 	}
 }
 
@@ -615,8 +682,8 @@ static __always_inline bool bulk_of(struct thread *thread, struct command_plan *
 	bulk->row = special_row(plan, SHAPE_BULK);
 	if (!bulk->row)
 		return false;
-	bulk->src = attr_u64(attr, thread->attr_len, bulk->row->pointer);
-	bulk->wanted = (u64)attr_u32(attr, thread->attr_len, bulk->row->count) * bulk->row->unit;
+	bulk->src = attr_u64(attr, thread->attr_end, bulk->row->pointer);
+	bulk->wanted = (u64)attr_u32(attr, thread->attr_end, bulk->row->count) * bulk->row->unit;
 	bulk->size = MIN(bulk->wanted, bulk->row->limit);
 	return bulk->src && bulk->wanted;
 }
@@ -662,17 +729,17 @@ static __always_inline void take_log_row(struct thread *thread, struct scratch *
 {
 	struct memory_row *row = special_row(plan, SHAPE_LOG);
 	const u8 *attr = scratch->attr;
-	u64 attr_len = thread->exit_attr_len;
+	u64 attr_end = thread->exit_attr_end;
 
 	if (!row)
 		return;
 
-	u64 src = attr_u64(thread->attr, thread->attr_len, row->pointer);
-	u64 room = attr_u32(attr, attr_len, row->count);
+	u64 src = attr_u64(thread->attr, thread->attr_end, row->pointer);
+	u64 room = attr_u32(attr, attr_end, row->count);
 
 	if (src && room)
 		take_log(thread, scratch, row->pointer, src, room,
-			  attr_u32(attr, attr_len, row->unit), row->limit);
+			 attr_u32(attr, attr_end, row->unit), row->limit);
 }
 
 /* A pointer that applies to this call and its outcome, or 0. */
@@ -681,9 +748,9 @@ static __always_inline u64 special_pointer(struct thread *thread, struct memory_
 	const u8 *attr = thread->attr;
 
 	if (!(row->when & outcome(thread->call.retval)) ||
-	    !applies(row, attr, thread->attr_len))
+	    !applies(row, attr, thread->attr_end))
 		return 0;
-	return attr_u64(attr, thread->attr_len, row->pointer);
+	return attr_u64(attr, thread->attr_end, row->pointer);
 }
 
 static __always_inline void take_string_row(struct thread *thread, struct scratch *scratch,
@@ -711,7 +778,7 @@ static __always_inline void take_strings_row(struct thread *thread, struct scrat
 		return;
 	scratch->state = 0;
 	take_strings(thread, scratch, row->pointer, src,
-		     attr_u32(thread->attr, thread->attr_len, row->count));
+		     attr_u32(thread->attr, thread->attr_end, row->count));
 }
 
 static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd, u32 size,
@@ -736,6 +803,8 @@ static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd,
 	call->start_ns = bpf_ktime_get_boot_ns();
 	thread->parts_len = 0;
 	thread->attr_len = 0;
+	thread->attr_end = 0;
+	thread->entry_end = 0;
 	thread->again = 0;
 	thread->bulk_done = 0;
 	thread->bulk_state = 0;
@@ -783,7 +852,7 @@ int enter_bpf(void *ctx)
 
 	struct call_count *count = count_of(cmd);
 	struct command_plan *plan = plan_of(cmd);
-	struct scratch *scratch = scratches.lookup(&zero);
+	struct scratch *scratch = scratch_of(AT_ENTRY);
 	u64 *told = announced.lookup(&zero);
 
 	if (!count || !plan || !scratch || !told)
@@ -793,14 +862,14 @@ int enter_bpf(void *ctx)
 	struct thread *thread = thread_of(id);
 
 	if (!thread) {
-		count->lost++;
+		lock_xadd(&count->lost, 1);
 		return 0;
 	}
 	begin_record(thread, id, cmd, argument(ctx, ENTER_SIZE),
 		     argument(ctx, ENTER_UATTR));
 	thread->open = 1;
 	take_entry_attr(thread, scratch);
-	take_objects(thread, plan);
+	take_objects(thread, plan, false);
 	take_entry_rows(thread, scratch, plan);
 #ifdef HAVE_TASK
 	identify(&thread->call, (void *)bpf_get_current_task_btf());
@@ -819,7 +888,7 @@ int step_process(void *ctx)
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = threads.lookup(&tid);
 	int zero = 0;
-	struct scratch *scratch = scratches.lookup(&zero);
+	struct scratch *scratch = scratch_of(AT_ENTRY);
 	u64 *told = announced.lookup(&zero);
 
 	if (!thread || !scratch || !told)
@@ -836,8 +905,7 @@ int step_enter_bulk(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = threads.lookup(&tid);
-	int zero = 0;
-	struct scratch *scratch = scratches.lookup(&zero);
+	struct scratch *scratch = scratch_of(AT_ENTRY);
 
 	if (!thread || !scratch)
 		return 0;
@@ -864,7 +932,7 @@ static __always_inline void send_call(struct thread *thread, u32 tid)
 	if (len > sizeof(*call) + PARTS_MAX)
 		len = sizeof(*call);
 	if (calls.ringbuf_output(call, len, 0) && count)
-		count->lost++;
+		lock_xadd(&count->lost, 1);
 	/* When half of the table is in use, threads leave it after each call. */
 	if (used && *used > THREADS_MAX / 2)
 		forget_thread(tid);
@@ -877,25 +945,23 @@ int exit_bpf(void *ctx)
 
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = threads.lookup(&tid);
-	int zero = 0;
 
 	if (!thread || !thread->open)
 		return 0;
 	thread->open = 0;
 
 	struct call_record *call = &thread->call;
-	struct scratch *scratch = scratches.lookup(&zero);
+	struct scratch *scratch = scratch_of(AT_EXIT);
 	struct command_plan *plan = plan_of(call->cmd);
 
-	if (!scratch || !plan)
+	if (!scratch || !plan || !is_same_call(call))
 		return 0;
 	call->duration_ns = bpf_ktime_get_boot_ns() - thread->entered_ns;
 	call->retval = result(ctx);
-	call->cpu = bpf_get_smp_processor_id();
 
 	take_exit_attr(thread, scratch);
 	if (thread->late)
-		take_objects(thread, plan);
+		take_objects(thread, plan, true);
 #ifdef HAVE_OBJECTS
 	if (plan->returns_fd && call->retval >= 0) {
 		struct task_struct *task = (void *)bpf_get_current_task_btf();
@@ -917,8 +983,7 @@ int step_exit_bulk(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = threads.lookup(&tid);
-	int zero = 0;
-	struct scratch *scratch = scratches.lookup(&zero);
+	struct scratch *scratch = scratch_of(AT_EXIT);
 
 	if (!thread || !scratch)
 		return 0;
@@ -939,8 +1004,7 @@ int step_exit_long(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = threads.lookup(&tid);
-	int zero = 0;
-	struct scratch *scratch = scratches.lookup(&zero);
+	struct scratch *scratch = scratch_of(AT_EXIT);
 
 	if (!thread || !scratch)
 		return 0;

@@ -94,8 +94,11 @@ static __always_inline void read_string(struct scratch *scratch, u64 src, u64 ma
 		scratch->state |= PART_UNREADABLE;
 	else
 		scratch->got = head + got;
-	if (got == tail)
-		scratch->state |= PART_CUT;
+	if (got == tail) {
+		bpf_probe_read_user(&last, 1, (void *)(src + head + tail - 1));
+		if (last)
+			scratch->state |= PART_CUT;
+	}
 }
 
 /* The next part of the record: kind, slot and state; NULL if there is no room. */
@@ -277,6 +280,8 @@ static __always_inline void take_log(struct thread *thread, struct scratch *scra
 			s64 got = bpf_probe_read_user_str(scratch->data, CHUNK_MAX,
 							  (void *)(src + len));
 
+			if (got < 0)
+				scratch->state |= PART_UNREADABLE;
 			if (got <= 0)
 				break;
 			scratch->wanted = len + got;

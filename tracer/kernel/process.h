@@ -32,12 +32,10 @@ static __always_inline u32 pid_namespace(struct task_struct *task)
 static __always_inline void identify(struct call_record *call, struct task_struct *task)
 {
 	void *leader = FIELD(void *, task, OFF_task_struct_group_leader);
-	void *parent = FIELD(void *, task, OFF_task_struct_real_parent);
 	void *cred = FIELD(void *, task, OFF_task_struct_cred);
 	void *spaces = FIELD(void *, task, OFF_task_struct_nsproxy);
 	void *mounts = FIELD(void *, spaces, OFF_nsproxy_mnt_ns);
 
-	call->flags |= CALL_HAS_TASK;
 	call->process_start_ns = FIELD(u64, leader, OFF_task_struct_start_boottime);
 	call->exec_id = FIELD(u64, task, OFF_task_struct_self_exec_id);
 	call->capabilities = FIELD(u64, cred, OFF_cred_cap_effective);
@@ -47,7 +45,6 @@ static __always_inline void identify(struct call_record *call, struct task_struc
 #else
 	call->login_uid = -1;
 #endif
-	call->parent_tgid = FIELD(u32, parent, OFF_task_struct_tgid);
 	call->pid_namespace = pid_namespace(task);
 	call->mount_namespace = FIELD(u32, mounts, OFF_mnt_namespace_ns_inum);
 }
@@ -123,12 +120,10 @@ static __always_inline void read_exe(struct process_record *process, u8 *names, 
 		.dentry = FIELD(u64, file, OFF_file_f_path_dentry),
 		.mount = FIELD(u64, file, OFF_file_f_path_mnt) - OFF_mount_mnt,
 	};
-	u64 parent = 0, hashed = 0, inode = 0, name = 0;
+	u64 parent = 0, hashed = 0, name = 0;
 
 	bpf_probe_read_kernel(&parent, 8, (void *)(place.dentry + OFF_dentry_d_parent));
 	bpf_probe_read_kernel(&hashed, 8, (void *)(place.dentry + OFF_dentry_d_hash_pprev));
-	bpf_probe_read_kernel(&inode, 8, (void *)(place.dentry + OFF_dentry_d_inode));
-	bpf_probe_read_kernel(&process->exe_inode, 8, (void *)(inode + OFF_inode_i_ino));
 	if (!hashed)
 		process->flags |= PROCESS_EXE_GONE;
 	if (parent == place.dentry) {
@@ -171,9 +166,7 @@ static __always_inline void tell_process(struct thread *thread, struct scratch *
 	process->start_ns = call->process_start_ns;
 	process->exec_id = call->exec_id;
 	process->parent_start_ns = FIELD(u64, parent_leader, OFF_task_struct_start_boottime);
-	process->exe_inode = 0;
-	process->args_size = 0;
-	process->parent_tgid = call->parent_tgid;
+	process->parent_tgid = FIELD(u32, parent, OFF_task_struct_tgid);
 	process->flags = 0;
 	process->exe_len = 0;
 	process->reserved = 0;
@@ -196,9 +189,6 @@ static __always_inline void tell_process(struct thread *thread, struct scratch *
 		u64 n = size;
 
 		exe_len = process->exe_len;
-		if (!exe_len)
-			process->flags |= PROCESS_EXE_UNREAD;
-		process->args_size = size;
 		if (n > ARGS_MAX) {
 			n = ARGS_MAX;
 			process->flags |= PROCESS_ARGS_CUT;
