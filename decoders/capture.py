@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from ..events.value import DirFd, Fd
+from ..events.value import Fd
 from ..events.wire import (
     COMMAND_OTHER,
     COMMAND_PLAN,
@@ -50,13 +50,13 @@ def plans(bulk_limit: int) -> dict[int, bytes]:
 
 def _plan(command: Command, bulk_limit: int) -> bytes:
     layouts = [command.layout, *(layout for _, layout in command.arm_layouts)]
-    fds = {
-        slot.offset: field.optional
+    fds = dict.fromkeys(
+        slot.offset
         for layout in layouts
         for slot in layout.slots
         for field in slot.fields
-        if isinstance(field.kind, Fd) and not isinstance(field.kind, DirFd)
-    }
+        if type(field.kind) is Fd  # the others lead to no object of the caller's
+    )
     rows = list(_pointers(command))
     special = bytearray(SHAPES)
     for number, row in enumerate(rows, 1):
@@ -67,7 +67,7 @@ def _plan(command: Command, bulk_limit: int) -> bytes:
     assert len(rows) <= ROWS_MAX, command.name
     return COMMAND_PLAN.pack(
         len(fds), len(rows), command.returns_fd, any(special), special,
-        bytes(fds.values()), 0, *fds, *[0] * (FDS_MAX - len(fds)), _value_flags(command, rows),
+        0, *fds, *[0] * (FDS_MAX - len(fds)), _value_flags(command, rows),
         b"".join(_row(row, bulk_limit) for row in rows),
     )  # fmt: skip
 

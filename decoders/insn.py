@@ -13,8 +13,6 @@ from .layout import ALWAYS, Target
 INSN: Final = Struct("=BBhi")
 """code, dst_reg in the low half of a byte and src_reg in the high one, off, imm."""
 
-_SHOWN_MAX: Final = 4096
-
 
 def _names(prefix: str, step: int, names: str) -> Mapping[int, str]:
     return {step * at: prefix + name for at, name in enumerate(names.split()) if name != "-"}
@@ -50,7 +48,7 @@ def text(insns: bytes, dots: str, style: Style) -> str:
     """
     whole = len(insns) // INSN.size * INSN.size
     fields: list[tuple[int, int, int, int]] = list(INSN.iter_unpack(insns[:whole]))
-    spelled = [_one(each, style) for each in shown_of(fields, style)[:_SHOWN_MAX]]
+    spelled = [_one(each, style) for each in shown_of(fields, style)]
     if len(spelled) < len(fields):
         dots = "..."
     return f"[{', '.join(spelled + [dots] * bool(dots))}]"

@@ -165,8 +165,8 @@ class Field(Row):
     """Shown only if this holds; the bytes are there in any case."""
     target: Target | None = None
     """Of a pointer."""
-    optional: bool = False
-    """Of a descriptor: 0 stands for none."""
+    zero: Condition | None = None
+    """Of a descriptor: 0 is one only if this holds; else it stands for none."""
 
 
 @dataclass(frozen=True)
@@ -225,12 +225,12 @@ def u64(name: str, kind: Kind = _WIDE, *, moment: Moment = Moment.ENTRY) -> Fiel
     return Field(name, U64, kind, moment)
 
 
-def fd(name: str, *, when: Condition | None = None, optional: bool = False) -> Field:
+def fd(name: str, *, when: Condition | None = None, zero: Condition | None = None) -> Field:
     """A file descriptor: ``__u32`` or ``__s32`` in C, which the kernel reads as int.
 
-    :param optional: 0 stands for none.
+    :param zero: 0 stands for none unless this holds.
     """
-    return Field(name, S32, _FD, when=when, optional=optional)
+    return Field(name, S32, _FD, when=when, zero=zero)
 
 
 def pointer(name: str, target: Target | None = None) -> Field:
@@ -246,6 +246,16 @@ def obj_name(name: str) -> Field:
 def has(name: str, bit: int) -> Condition:
     """The flag is set in the named field."""
     return lambda values: bool(values[name] & bit)
+
+
+def any_of(*names: str) -> Condition:
+    """One of the named fields is not 0."""
+    return lambda values: any(values.get(name) for name in names)
+
+
+def never(_: Values) -> bool:
+    """Of a descriptor: 0 always stands for none."""
+    return False
 
 
 def among(name: str, choices: frozenset[int]) -> Condition:
@@ -383,7 +393,7 @@ class Plan:
         if self._plain:
             plain = list(map(Item, self._names, self._kinds, entry))
             if details:
-                self._fill_in(plain, details)
+                self._fill_in(plain, details, entry)
             return tuple(plain), ()
         values = {**outer, **self.values(entry)}
         items: list[Item] = []
@@ -395,19 +405,26 @@ class Plan:
             passed, now = _member(shown, old), _member(shown, new)
             value = now if shown.moment is Moment.EXIT else passed
             changed = now if shown.moment is Moment.BOTH and now != passed else None
-            detail = details.of(at, shown) if details and at in details.offsets else None
+            detail = None
+            if details and at in details.offsets and _leads(shown, passed, values):
+                detail = details.of(at, shown)
             items.append(Item(shown.name, shown.kind, value, changed, detail))
             if shown.moment is Moment.REPLY and now != passed:
                 reply.append(Item(shown.name, shown.kind, now))
         return tuple(items), tuple(reply)
 
-    def _fill_in(self, items: list[Item], details: Details) -> None:
+    def _fill_in(self, items: list[Item], details: Details, entry: Sequence[int]) -> None:
         for offset in details.offsets:
             number = self._numbers.get(offset)
             if number is not None:
                 name, kind, value, *_ = items[number]
-                detail = details.of(offset, self._slots[number][0])
-                items[number] = Item(name, kind, value, None, detail)
+                field = self._slots[number][0]
+                if value or field.zero is None or _leads(field, value, self.values(entry)):
+                    items[number] = Item(name, kind, value, None, details.of(offset, field))
+
+
+def _leads(field: Field, value: int, values: Values) -> bool:
+    return bool(value) or field.zero is None or field.zero(values)
 
 
 def nested(name: str, items: Items) -> Item:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands on links, and every arm of the union that ends LINK_CREATE."""
 
-from ..events.value import Address, Hex, IfIndex, Kind, Signed
+from ..events.value import Hex, IfIndex, Kind, Signed
 from . import uapi
 from .layout import (
     U32,
@@ -16,6 +16,7 @@ from .layout import (
     data,
     fd,
     has,
+    never,
     path,
     pointer,
     s32,
@@ -27,7 +28,7 @@ from .layout import (
 _RELATIVE = [[
     Union(
         u32("relative_id", when=has("flags", uapi.BPF_F_ID)),
-        fd("relative_fd", optional=True),
+        fd("relative_fd", zero=has("flags", uapi.BPF_F_LINK)),
     ),
     u64("expected_revision", Hex()),
 ]]  # fmt: skip
@@ -77,7 +78,7 @@ _ARMS = (
             u32("flags", uapi.KPROBE_MULTI_FLAGS),
             u32("cnt"),
             pointer("syms", strings("cnt")),
-            pointer("addrs", array(Address(), U64, "cnt")),
+            pointer("addrs", array(Hex(), U64, "cnt")),
             _MULTI_COOKIES,
         ]],
         "kprobe_multi",
@@ -94,7 +95,7 @@ _ARMS = (
                 u32("flags", uapi.UPROBE_MULTI_FLAGS),
                 s32("pid", Signed()),
             ],
-            fd("path_fd", optional=True),
+            fd("path_fd", zero=never),
         ],
         "uprobe_multi",
     ),

@@ -21,16 +21,21 @@ from .layout import (
     Hole,
     Moment,
     Target,
+    among,
+    any_of,
     data,
     fd,
     has,
     key,
+    never,
     obj_name,
     pointer,
     u32,
     u64,
     value,
 )
+
+_HAS_TYPES = any_of("btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id")
 
 MAP_CREATE = Command(0, "BPF_MAP_CREATE", [
     [
@@ -40,19 +45,19 @@ MAP_CREATE = Command(0, "BPF_MAP_CREATE", [
         u32("max_entries"),
     ],
     u32("map_flags", uapi.MAP_FLAGS),
-    fd("inner_map_fd", optional=True),
+    fd("inner_map_fd", zero=among("map_type", uapi.OF_MAPS)),
     u32("numa_node", NumaNode(), when=has("map_flags", uapi.BPF_F_NUMA_NODE)),
     obj_name("map_name"),
     u32("map_ifindex", IfIndex()),
     [
-        fd("btf_fd", optional=True),
+        fd("btf_fd", zero=_HAS_TYPES),
         u32("btf_key_type_id"),
         u32("btf_value_type_id"),
     ],
     u32("btf_vmlinux_value_type_id"),
     u64("map_extra", Wide("UINT64_MAX")),
-    fd("value_type_btf_obj_fd", optional=True),
-    fd("map_token_fd", optional=True),
+    fd("value_type_btf_obj_fd", zero=has("map_flags", uapi.BPF_F_VTYPE_BTF_OBJ_FD)),
+    fd("map_token_fd", zero=never),
     [
         pointer("excl_prog_hash", data("excl_prog_hash_size", limit=64)),
         u32("excl_prog_hash_size"),

@@ -5,7 +5,7 @@ from ..events.memory import Verbose
 from ..events.value import DirFd
 from ..events.wire import ROW_SUCCESS
 from . import uapi
-from .layout import Command, Hole, Moment, Rows, data, fd, path, pointer, s32, u32
+from .layout import Command, Hole, Moment, Rows, data, fd, never, path, pointer, s32, u32
 
 _PIN: Rows = [
     [
@@ -17,7 +17,7 @@ _PIN: Rows = [
 ]
 
 # OBJ_GET leaves bpf_fd 0.
-_GET: Rows = [[pointer("pathname", path()), fd("bpf_fd", optional=True)], *_PIN[1:]]
+_GET: Rows = [[pointer("pathname", path()), fd("bpf_fd", zero=never)], *_PIN[1:]]
 
 OBJ_PIN = Command(6, "BPF_OBJ_PIN", _PIN)
 
@@ -50,7 +50,7 @@ MAP_GET_FD_BY_ID = Command(14, "BPF_MAP_GET_FD_BY_ID", [
 
 BTF_GET_FD_BY_ID = Command(19, "BPF_BTF_GET_FD_BY_ID", [
     [u32("btf_id"), Hole()],
-    [u32("open_flags", uapi.OPEN_FLAGS), fd("fd_by_id_token_fd", optional=True)],
+    [u32("open_flags", uapi.OPEN_FLAGS), fd("fd_by_id_token_fd", zero=never)],
 ], returns_fd=True)  # fmt: skip
 
 LINK_GET_FD_BY_ID = Command(30, "BPF_LINK_GET_FD_BY_ID", [u32("link_id")], returns_fd=True)

@@ -2,7 +2,7 @@
 """Commands on programs: loading, attaching, running, asking."""
 
 from ..events.memory import Log
-from ..events.value import DecimalFlags, Fd, Hex, IfIndex, KernelVersion, Kind, Signed
+from ..events.value import DecimalFlags, Fd, ForeignFd, Hex, IfIndex, KernelVersion, Kind, Signed
 from ..events.wire import CHUNK_MAX, COUNT_RETVAL, ROW_ENTRY, ROW_NO_LIMIT, ROW_SUCCESS
 from . import uapi
 from .insn import instructions
@@ -16,11 +16,13 @@ from .layout import (
     Rows,
     Union,
     among,
+    any_of,
     array,
     data,
     fd,
     has,
     log,
+    never,
     obj_name,
     pointer,
     s32,
@@ -47,7 +49,7 @@ PROG_LOAD = Command(5, "BPF_PROG_LOAD", [
     u32("prog_ifindex", IfIndex()),
     u32("expected_attach_type", uapi.ATTACH_TYPE),
     [
-        fd("prog_btf_fd", optional=True),
+        fd("prog_btf_fd", zero=any_of("func_info_cnt", "line_info_cnt", "core_relo_cnt")),
         u32("func_info_rec_size"),
         pointer("func_info"),
         u32("func_info_cnt"),
@@ -57,7 +59,7 @@ PROG_LOAD = Command(5, "BPF_PROG_LOAD", [
     ],
     u32("attach_btf_id"),
     # Or attach_btf_obj_fd: which one it is shows only in what the fd refers to.
-    fd("attach_prog_fd", optional=True),
+    fd("attach_prog_fd", zero=never),
     u32("core_relo_cnt"),
     pointer("fd_array", array(Fd(), S32, "fd_array_cnt")),
     [
@@ -65,7 +67,7 @@ PROG_LOAD = Command(5, "BPF_PROG_LOAD", [
         u32("core_relo_rec_size"),
     ],
     u32("log_true_size", moment=Moment.EXIT),
-    fd("prog_token_fd", optional=True),
+    fd("prog_token_fd", zero=never),
     u32("fd_array_cnt"),
     [
         pointer("signature", data("signature_size", limit=1024)),
@@ -86,11 +88,11 @@ _ATTACH: Rows = [
         u32("attach_type", uapi.ATTACH_TYPE),
         u32("attach_flags", uapi.ATTACH_FLAGS),
     ],
-    fd("replace_bpf_fd", optional=True),
+    fd("replace_bpf_fd", zero=has("attach_flags", uapi.BPF_F_REPLACE)),
     [
         Union(
             u32("relative_id", when=has("attach_flags", uapi.BPF_F_ID)),
-            fd("relative_fd", optional=True),
+            fd("relative_fd", zero=has("attach_flags", uapi.BPF_F_LINK)),
         ),
         u64("expected_revision"),
     ],
@@ -155,7 +157,7 @@ RAW_TRACEPOINT_OPEN = Command(17, "BPF_RAW_TRACEPOINT_OPEN", [
 
 TASK_FD_QUERY = Command(20, "BPF_TASK_FD_QUERY", [[
     s32("pid", Signed()),
-    fd("fd"),
+    s32("fd", ForeignFd()),
     u32("flags", DecimalFlags()),
     u32("buf_len", moment=Moment.BOTH),
     pointer("buf", string(CHUNK_MAX, FILLED)),

@@ -103,11 +103,15 @@ CGROUP = frozenset(
     value for value, name in ATTACH_TYPE.names.items() if name.startswith("BPF_CGROUP_")
 ) | _attach_types("LSM_CGROUP")
 
+OF_MAPS = frozenset(value for value, name in MAP_TYPE.names.items() if name.endswith("_OF_MAPS"))
+
 BPF_F_REPLACE = 1 << 2
 BPF_F_BEFORE = 1 << 3
 BPF_F_AFTER = 1 << 4
 BPF_F_ID = 1 << 5
 BPF_F_NUMA_NODE = 1 << 2
+BPF_F_LINK = 1 << 13
+BPF_F_VTYPE_BTF_OBJ_FD = 1 << 15
 
 _OBJECT_ACCESS = {
     1 << 3: "BPF_F_RDONLY",
@@ -128,9 +132,9 @@ MAP_FLAGS = Flags("BPF_F", {
     1 << 10: "BPF_F_MMAPABLE",
     1 << 11: "BPF_F_PRESERVE_ELEMS",
     1 << 12: "BPF_F_INNER_MAP",
-    1 << 13: "BPF_F_LINK",
+    BPF_F_LINK: "BPF_F_LINK",
     1 << 14: "BPF_F_PATH_FD",
-    1 << 15: "BPF_F_VTYPE_BTF_OBJ_FD",
+    BPF_F_VTYPE_BTF_OBJ_FD: "BPF_F_VTYPE_BTF_OBJ_FD",
     **_TOKEN_FD,
     1 << 17: "BPF_F_SEGV_ON_FAULT",
     1 << 18: "BPF_F_NO_USER_CONV",
@@ -163,7 +167,7 @@ ATTACH_FLAGS = Flags("BPF_F", {
     BPF_F_AFTER: "BPF_F_AFTER",
     BPF_F_ID: "BPF_F_ID",
     1 << 6: "BPF_F_PREORDER",
-    1 << 13: "BPF_F_LINK",
+    BPF_F_LINK: "BPF_F_LINK",
 })
 
 # XDP links take the flags of linux/if_link.h.

@@ -168,6 +168,8 @@ class CommandCount(NamedTuple):
 
     seen: int
     lost: int
+    incomplete: int = 0
+    """Of those that arrived: some data of them was lost."""
 
 
 class Totals(NamedTuple):
@@ -193,6 +195,11 @@ class Totals(NamedTuple):
         return sum(count.lost for count in self.counts.values())
 
     @property
+    def incomplete(self) -> int:
+        return sum(count.incomplete for count in self.counts.values())
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is missing as far as anybody knows."""
-        return not (self.lost or self.unfinished or self.missed_runs or self.unfollowed)
+        missing = self.lost, self.incomplete, self.unfinished, self.missed_runs, self.unfollowed
+        return not any(missing)

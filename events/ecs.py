@@ -13,14 +13,13 @@ import orjson
 
 from .call import Totals
 from .event import Event
+from .object import Described
 from .process import Missing, Process
-from .process_document import capabilities, facts
+from .process_document import NOBODY, capabilities, facts
 from .text import errno_name
 from .value import JSON, items_document, printable
 
 ECS_VERSION = "8.17.0"
-NOBODY = 0xFFFFFFFF
-"""The login uid of what no login began (``AUDIT_UID_UNSET``)."""
 
 Document = dict[str, JSON]
 
@@ -198,6 +197,14 @@ def _bpf(event: Event, origin: Origin, process: Document) -> Document:
     return bpf
 
 
+def _descriptor(field: str, described: Described, objects: Document) -> Document:
+    kind = described.kind
+    document: Document = {"name": field, "kind": kind, "id": described.object.id}
+    if described.object.id != objects[kind]["id"]:  # of that all is said already
+        document[kind] = described.document()
+    return document
+
+
 def _objects(event: Event) -> Document:
     """``bpf.map`` and so on: the object that the call is about, of each kind.
 
@@ -210,10 +217,7 @@ def _objects(event: Event) -> Document:
     for _, described in named:
         objects.setdefault(described.kind, described.document())
     if named:
-        objects["fd"] = [
-            {"name": field, "kind": described.kind, "id": described.object.id}
-            for field, described in named
-        ]
+        objects["fd"] = [_descriptor(field, described, objects) for field, described in named]
     return objects
 
 
@@ -243,11 +247,12 @@ def loss_document(
                 "complete": totals.complete,
                 "seen": totals.seen,
                 "lost": totals.lost,
+                "incomplete": totals.incomplete,
                 "unfinished": totals.unfinished,
                 "missed_runs": totals.missed_runs,
                 "unfollowed": totals.unfollowed,
                 "commands": [
-                    {"cmd": names.get(slot) or hex(slot), "seen": count.seen, "lost": count.lost}
+                    {"cmd": names.get(slot) or hex(slot), **count._asdict()}
                     for slot, count in totals.counts.items()
                 ],
             },

@@ -43,6 +43,16 @@ class Content:
         return {"hex": blob.data.hex()}
 
 
+class Quoted(Content):
+    """Bytes that are spelled as a string, of which the length is known: ``"\\237\\353\\1\\0"``."""
+
+    def text(self, blob: Blob, style: Style, dots: str) -> str:
+        quoted = f'"{escape(blob.data[: style.strings])}"'
+        if len(blob.data) > style.strings:
+            return quoted + _DOTS
+        return quoted + dots * (len(blob.data) < blob.wanted)
+
+
 class Text(Content):
     """A string that ends with a NUL.
 

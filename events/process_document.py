@@ -5,8 +5,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from .call import Program
-from .process import Ancestor, Missing, Process, Surroundings
+from .call import Call, Program
+from .process import Ancestor, Container, Missing, Process, Surroundings
 from .value import JSON, escape, printable
 from .wire import (
     PROCESS_ARGS_CUT,
@@ -33,6 +33,9 @@ _NAMES = """
     CHECKPOINT_RESTORE
 """
 CAPABILITIES = tuple(f"CAP_{name}" for name in _NAMES.split())
+ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
+NOBODY = 0xFFFFFFFF
+"""The login uid of what no login began (``AUDIT_UID_UNSET``)."""
 
 
 class ProcessFacts(NamedTuple):
@@ -56,7 +59,7 @@ def capabilities(bits: int) -> list[str]:
     ]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def entity_id(boot_id: str, pid: int, start_ns: int) -> str:
     """``process.entity_id``: the same for all events of a process, and of no other one.
 
@@ -70,7 +73,7 @@ def entity_id(boot_id: str, pid: int, start_ns: int) -> str:
     return f"{boot}-{pid:x}-{start_ns:x}" if _BOOT_ID.fullmatch(boot) else ""
 
 
-@lru_cache(maxsize=256)  # one may take some hundred KB
+@lru_cache(maxsize=128)  # one may take some hundred KB
 def facts(process: Process, boot_id: str) -> ProcessFacts:
     """What a process is, for its documents."""
     about: Document = {}
@@ -191,14 +194,23 @@ def _surroundings(
             extra["ancestors_cut"] = True
     else:
         absent["ancestors"] = missing.get("ancestors", Missing.EMPTY).value
-    if surroundings.cgroup is not None:
-        extra["cgroup"] = printable(surroundings.cgroup)
-        extra["in_container"] = surroundings.container is not None
-    else:
+    _cgroup(surroundings, extra, absent)
+    return _container(surroundings.container) if surroundings.container else {}
+
+
+def _cgroup(surroundings: Surroundings, extra: Document, absent: dict[str, str]) -> None:
+    missing = surroundings.missing
+    if surroundings.cgroup is None:
         absent["cgroup"] = missing.get("cgroup", Missing.NOT_TOLD).value
-    container = surroundings.container
-    if container is None:
-        return {}
+        return
+    extra["cgroup"] = printable(surroundings.cgroup)
+    if surroundings.container is None and "container" in missing:
+        absent["in_container"] = missing["container"].value
+    else:
+        extra["in_container"] = surroundings.container is not None
+
+
+def _container(container: Container) -> Document:
     document: Document = {"container": {"id": container.id}}
     if container.runtime:
         document["container"]["runtime"] = container.runtime
@@ -217,10 +229,17 @@ def _ancestor(ancestor: Ancestor) -> Document:
     return document
 
 
-def line(process: Process, name: bytes, uid: int) -> str:
+def rights(call: Call, *, verbose: bool) -> tuple[int, ...]:
+    """What a process line says of the rights with which a call was made, to be compared."""
+    few = call.uid, call.euid
+    return (*few, call.gid, call.login_uid, call.capabilities) if verbose else few
+
+
+def line(process: Process, call: Call, *, verbose: bool = False) -> str:
     """``--- bpftool[4242] {exe="/usr/sbin/bpftool", args=["bpftool", "prog"], ...} ---``
 
-    :param name: of the process, ``comm``.
+    :param call: one that it made.
+    :param verbose: also what few want to know.
     """
     parts: list[str] = []
     program = process.program
@@ -230,7 +249,7 @@ def line(process: Process, name: bytes, uid: int) -> str:
     args, cut = arguments(process)
     if args:
         parts.append(f"args=[{_line_arguments(args, cut)}]")
-    parts.append(f"uid={uid}")
+    parts += _line_rights(call, verbose)
     if program:
         parts.append(f"parent={printable(program.parent_comm)}[{program.parent_tgid}]")
     surroundings = process.surroundings
@@ -239,16 +258,48 @@ def line(process: Process, name: bytes, uid: int) -> str:
         parts.append(f"container={container.runtime or 'unknown'}:{container.id[:12]}")
     elif surroundings and surroundings.cgroup and surroundings.cgroup != b"/":
         parts.append(f'cgroup="{escape(surroundings.cgroup)}"')
-    return f"--- {printable(name)}[{process.pid}] {{{', '.join(parts)}}} ---"
+    if verbose:
+        parts += _line_rest(process, call)
+    return f"--- {printable(call.comm)}[{process.pid}] {{{', '.join(parts)}}} ---"
 
 
 def _line_arguments(args: list[bytes], cut: bool) -> str:
     shown: list[str] = []
     room = _LINE_ARGS
     for arg in args:
-        if len(arg) > room:
-            cut = True
-            break
+        whole = len(arg) <= room
+        shown.append(f'"{escape(arg[:room])}"' + "..." * (not whole))
+        if not whole:
+            return ", ".join(shown)
         room -= len(arg)
-        shown.append(f'"{escape(arg)}"')
     return ", ".join(shown + ["..."] * cut)
+
+
+def _line_rights(call: Call, verbose: bool) -> list[str]:
+    parts = [f"uid={call.uid}"]
+    if call.has_task and call.euid != call.uid:
+        parts.append(f"euid={call.euid}")
+    if not verbose:
+        return parts
+    parts.append(f"gid={call.gid}")
+    if call.has_task:
+        if call.login_uid != NOBODY:
+            parts.append(f"loginuid={call.login_uid}")
+        names = "|".join(capabilities(call.capabilities)) or "0"
+        parts.append(f"caps={'all' if call.capabilities == ALL_CAPABILITIES else names}")
+    return parts
+
+
+def _line_rest(process: Process, call: Call) -> list[str]:
+    parts = []
+    surroundings = process.surroundings
+    if surroundings and surroundings.cwd is not None:
+        parts.append(f'cwd="{escape(surroundings.cwd)}"')
+    if surroundings and surroundings.ancestors:
+        names = [f"{printable(each.name)}[{each.pid}]" for each in surroundings.ancestors]
+        parts.append(f"ancestors=[{', '.join(names)}]")
+    if call.has_task:
+        parts.append(f"mntns={call.mount_namespace}")
+        if call.pid_namespace:
+            parts.append(f"pidns={call.pid_namespace}")
+    return parts

@@ -130,6 +130,10 @@ class Fd(Signed):
     """A file descriptor: ``__u32`` in C, but small or negative in truth."""
 
 
+class ForeignFd(Fd):
+    """One of another process, which is named beside it."""
+
+
 class DirFd(Fd):
     """A directory file descriptor as openat(2) takes it."""
 

@@ -73,7 +73,8 @@ struct call_record {
 };
 
 /* Flags of a call. */
-#define CALL_NO_ROOM (1U << 0)	/* a part is missing altogether */
+#define CALL_NO_ROOM  (1U << 0)	/* a part is missing altogether */
+#define CALL_DATA_LOST (1U << 1)	/* a chunk of a part found no room in the ring */
 
 /* What a part is. */
 enum part_kind {
@@ -167,7 +168,8 @@ struct process_record {
 /* What became of the calls of one command; one per CPU and command slot. */
 struct call_count {
 	__u64 seen;		/* passed the filters at entry */
-	__u64 lost;		/* no room: neither record nor part of it arrives */
+	__u64 lost;		/* no room for its record */
+	__u64 incomplete;	/* arrived, but with CALL_DATA_LOST */
 };
 
 /* Filters that are on, see struct tracer_config. */
@@ -205,7 +207,7 @@ struct tracer_config {
  * A process is told again when so many have been since: whoever reads keeps more
  * than these.
  */
-#define ANNOUNCE_AGAIN 4096
+#define ANNOUNCE_AGAIN 1024
 
 /* How much memory a pointer leads to. Of all but bytes, a command has one at most. */
 enum memory_shape {
@@ -260,10 +262,9 @@ struct command_plan {
 	__u8  returns_fd;
 	__u8  has_special;	/* 1: a row of another shape than bytes */
 	__u8  special[SHAPES];	/* 1 + the number of that row, by its shape */
-	__u8  fd_optional[FDS_MAX];	/* 1: 0 stands for none */
-	__u8  reserved;		/* to a multiple of 8, as the other */
+	__u8  reserved;		/* to a multiple of 8 */
 	__u16 fds[FDS_MAX];	/* offsets of __s32 in attr */
-	__u32 value_flags;	/* offset of the __u64 that may say BPF_F_CPU; 0: none */
+	__u16 value_flags;	/* offset of the __u64 that may say BPF_F_CPU; 0: none */
 	struct memory_row rows[ROWS_MAX];
 };
 

@@ -24,6 +24,7 @@ RECORD_CHUNK: Final = 2
 RECORD_PROCESS: Final = 3
 
 CALL_NO_ROOM: Final = 1 << 0
+CALL_DATA_LOST: Final = 1 << 1
 
 PART_ATTR_ENTRY: Final = 1
 PART_ATTR_EXIT: Final = 2
@@ -63,7 +64,7 @@ FILTER_CGROUP: Final = 1 << 3
 FILTER_PIDNS: Final = 1 << 4
 CGROUPS_MAX: Final = 8
 FILTER_LIST_MAX: Final = 256
-ANNOUNCE_AGAIN: Final = 4096
+ANNOUNCE_AGAIN: Final = 1024
 
 TRACE_PROCESS: Final = 1 << 0
 TRACE_CHILDREN: Final = 1 << 1
@@ -109,7 +110,7 @@ CHUNK_RECORD: Final = Struct("=IIQBBHIII")
 PROCESS_RECORD: Final = Struct("=IIQQQIIHHI16s")
 """``struct process_record``"""
 
-CALL_COUNT: Final = Struct("=QQ")
+CALL_COUNT: Final = Struct("=QQQ")
 """``struct call_count``"""
 
 TRACED_PROCESS: Final = Struct("=Ii")
@@ -121,9 +122,9 @@ TRACER_CONFIG: Final = Struct("=QIIIIII")
 MEMORY_ROW: Final = Struct("=QIIHHHBB")
 """``struct memory_row``: choices, unit, limit, pointer, count, choice, shape, when."""
 
-COMMAND_PLAN: Final = Struct(f"=BBBB{SHAPES}s{FDS_MAX}sB{FDS_MAX}HI{ROWS_MAX * MEMORY_ROW.size}s")
-"""``struct command_plan``: fd_count, row_count, returns_fd, has_special, special, fd_optional,
-reserved, fds, value_flags, rows."""
+COMMAND_PLAN: Final = Struct(f"=BBBB{SHAPES}sB{FDS_MAX}HH{ROWS_MAX * MEMORY_ROW.size}s")
+"""``struct command_plan``: fd_count, row_count, returns_fd, has_special, special, reserved,
+fds, value_flags, rows."""
 
 _KIND: Final = Struct("=I")
 _unpack = CALL_RECORD.unpack_from
@@ -236,8 +237,5 @@ def _name(data: bytes) -> bytes:
 
 def parse_counts(values: bytes) -> CommandCount:
     """The value of one slot of ``counts``: one ``struct call_count`` per possible CPU."""
-    seen = lost = 0
-    for cpu_seen, cpu_lost in CALL_COUNT.iter_unpack(values):
-        seen += cpu_seen
-        lost += cpu_lost
-    return CommandCount(seen, lost)
+    seen, lost, incomplete = map(sum, zip(*CALL_COUNT.iter_unpack(values), strict=True))
+    return CommandCount(seen, lost, incomplete)

@@ -16,7 +16,7 @@ from bpfsnoop.decoders.layout import Command, Field, Layout
 from bpfsnoop.decoders.links import LINK_CREATE
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import wire
-from bpfsnoop.events.value import Address, DirFd, Fd
+from bpfsnoop.events.value import Address, Fd
 from calls import attr
 
 LIMIT = 4096 * 8
@@ -25,7 +25,7 @@ EVERY = (1 << 64) - 1
 
 # As C lays them out, see events/wire.h.
 ROW = "@QIIHHHBB"
-HEAD = "@BBBB5s6sB6HI"
+HEAD = "@BBBB5sB6HH"
 
 
 class MemoryRow(NamedTuple):
@@ -43,8 +43,9 @@ class PlanOf(NamedTuple):
     returns_fd: int
     special: dict[int, MemoryRow]
     """By shape."""
-    fds: dict[int, bool]
-    """Offsets, and whether 0 stands for none."""
+    fds: list[int]
+    """Offsets."""
+    value_flags: int
     rows: list[MemoryRow]
 
 
@@ -54,10 +55,8 @@ def plan_of(name: str) -> PlanOf:
 
 
 def read(packed: bytes) -> PlanOf:
-    fd_count, row_count, returns_fd, has_special, special, optional, *rest = struct.unpack_from(
-        HEAD, packed
-    )
-    _, *fds, _ = rest
+    fd_count, row_count, returns_fd, has_special, special, *rest = struct.unpack_from(HEAD, packed)
+    _, *fds, value_flags = rest
     rows = [
         MemoryRow._make(row) for row in struct.iter_unpack(ROW, packed[struct.calcsize(HEAD) :])
     ]
@@ -67,7 +66,8 @@ def read(packed: bytes) -> PlanOf:
     return PlanOf(
         returns_fd,
         {shape: rows[number - 1] for shape, number in enumerate(special) if number},
-        dict(zip(fds[:fd_count], map(bool, optional[:fd_count]), strict=True)),
+        fds[:fd_count],
+        value_flags,
         rows[:row_count],
     )
 
@@ -94,11 +94,9 @@ def test_every_command_has_a_plan_of_the_size_that_the_kernel_reads() -> None:
 
 @every_command
 def test_every_descriptor_is_asked_for(command: Command) -> None:
-    fds = {
-        offset: field.optional
-        for _, offset, field in fields_of(command)
-        if isinstance(field.kind, Fd) and not isinstance(field.kind, DirFd)
-    }
+    fds = list(dict.fromkeys(
+        offset for _, offset, field in fields_of(command) if type(field.kind) is Fd
+    ))  # fmt: skip
     plan = read(PLANS[command.number])
     assert plan.fds == fds
     assert len(fds) <= wire.FDS_MAX
@@ -170,8 +168,12 @@ def test_prog_load() -> None:
     assert not log.when & wire.ROW_ENTRY
     fd_array = next(row for row in plan.rows if row.pointer == 120)
     assert (fd_array.counter, fd_array.unit, fd_array.limit) == (148, 4, wire.CHUNK_MAX)
-    assert plan.fds == {72: True, 112: True, 144: True}
+    assert plan.fds == [72, 112, 144]
     assert plan.returns_fd
+
+
+def test_a_descriptor_of_another_process_is_none_of_ours() -> None:
+    assert plan_of("BPF_TASK_FD_QUERY").fds == []
 
 
 def test_map_elements() -> None:
@@ -180,7 +182,8 @@ def test_map_elements() -> None:
     assert (key.pointer, key.unit, key.counter) == (8, wire.UNIT_KEY, wire.COUNT_ONE)
     assert key.when & wire.ROW_ENTRY
     assert (value.pointer, value.unit) == (16, wire.UNIT_VALUE)
-    assert update.fds == {0: False}
+    assert update.fds == [0]
+    assert update.value_flags == 24
     lookup = plan_of("BPF_MAP_LOOKUP_ELEM").rows[1]
     assert lookup.when == wire.ROW_SUCCESS, "a value that was not found is not shown"
 
@@ -192,6 +195,8 @@ def test_batches_count_what_the_kernel_made_of_count() -> None:
     assert in_batch.unit == out_batch.unit == wire.UNIT_CURSOR
     assert (in_batch.when, out_batch.when) == (wire.ROW_ENTRY, wire.ROW_SUCCESS)
     assert keys.when == wire.ROW_SUCCESS | wire.ROW_ENOENT | wire.ROW_ENOSPC
+    assert plan_of("BPF_MAP_LOOKUP_BATCH").value_flags == 40
+    assert plan_of("BPF_MAP_GET_NEXT_KEY").value_flags == 0
 
 
 def test_first_descriptor_of_a_command_with_keys_is_its_map() -> None:
@@ -205,7 +210,7 @@ def test_first_descriptor_of_a_command_with_keys_is_its_map() -> None:
     }
     assert len(of_maps) == 9
     for number, plan in of_maps.items():
-        first = next(iter(plan.fds))
+        first = plan.fds[0]
         names = [field.name for _, at, field in fields_of(COMMANDS[number]) if at == first]
         assert names == ["map_fd"]
 

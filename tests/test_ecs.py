@@ -444,7 +444,7 @@ def test_what_was_returned_comes_first() -> None:
         "fd": [
             {"name": "result", "kind": "prog", "id": 31},
             {"name": "prog_btf_fd", "kind": "btf", "id": 7},
-            {"name": "attach_prog_fd", "kind": "prog", "id": 1},
+            {"name": "attach_prog_fd", "kind": "prog", "id": 1, "prog": {**PROG, "id": 1}},
         ],
     }
 
@@ -573,7 +573,7 @@ def test_a_document_is_one_line_of_json() -> None:
 
 
 def test_loss_is_counted_by_command_and_in_all() -> None:
-    counts = {2: CommandCount(1000, 17), 5: CommandCount(3, 0), 60: CommandCount(4, 0)}
+    counts = {2: CommandCount(1000, 17), 5: CommandCount(3, 0, 2), 60: CommandCount(4, 0, 4)}
     counts[COMMAND_OTHER] = CommandCount(1, 1)
     totals = Totals(counts, unfinished=4, missed_runs=2, unfollowed=1, time_ns=5)
     document = checked(ecs.loss_document(totals, DECODER.slot_names(), ORIGIN, sequence=99))
@@ -596,14 +596,15 @@ def test_loss_is_counted_by_command_and_in_all() -> None:
                 "complete": False,
                 "seen": 1008,
                 "lost": 18,
+                "incomplete": 6,
                 "unfinished": 4,
                 "missed_runs": 2,
                 "unfollowed": 1,
                 "commands": [
-                    {"cmd": "BPF_MAP_UPDATE_ELEM", "seen": 1000, "lost": 17},
-                    {"cmd": "BPF_PROG_LOAD", "seen": 3, "lost": 0},
-                    {"cmd": "0x3c", "seen": 4, "lost": 0},
-                    {"cmd": "other", "seen": 1, "lost": 1},
+                    {"cmd": "BPF_MAP_UPDATE_ELEM", "seen": 1000, "lost": 17, "incomplete": 0},
+                    {"cmd": "BPF_PROG_LOAD", "seen": 3, "lost": 0, "incomplete": 2},
+                    {"cmd": "0x3c", "seen": 4, "lost": 0, "incomplete": 4},
+                    {"cmd": "other", "seen": 1, "lost": 1, "incomplete": 0},
                 ],
             },
         },

@@ -87,7 +87,7 @@ def test_23_calls_are_23(tmp_path: Path) -> None:
     assert trace.map_names() == [f"n{number}" for number in range(23)]
     assert (trace.seen, trace.lost) == (23, 0)
     assert trace.loss["bpf"]["loss"]["commands"] == [
-        {"cmd": "BPF_MAP_CREATE", "seen": 23, "lost": 0}
+        {"cmd": "BPF_MAP_CREATE", "seen": 23, "lost": 0, "incomplete": 0}
     ]
 
 

@@ -240,11 +240,20 @@ def test_a_name_that_is_too_long_is_cut_as_the_kernel_cuts_it(host: Host) -> Non
 
 
 def test_all_of_them_ended_well(host: Host) -> None:
-    for finished in host.finished.values():
+    whom = {
+        "user": f" of user {NOBODY}",
+        "users": f" of user {NOBODY} or 0",
+        "hostile comm": rf" named {printable(HOSTILE)}",
+        "long comm": f" named {LONG.decode()}",
+    }
+    for name, finished in host.finished.items():
         assert finished.status == 0
-        assert finished.complaint == (
-            "bpfsnoop: tracing bpf(2) of all processes (tracepoint); Ctrl-C ends it"
+        said = re.fullmatch(
+            r"bpfsnoop: tracing bpf\(2\) of all processes(.*) \(\w+\); Ctrl-C ends it",
+            finished.complaint,
         )
+        assert said
+        assert name not in whom or said[1] == whom[name]
 
 
 def test_a_running_tracer_is_small(host: Host) -> None:

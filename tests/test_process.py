@@ -458,6 +458,23 @@ def test_the_id_says_where_it_was_at_the_call(proc: FakeProc) -> None:
     assert found.missing == dict.fromkeys(THREE, Missing.GONE)
 
 
+def test_where_v1_is_in_use_the_id_does_not_rule_out_a_container(proc: FakeProc) -> None:
+    """It tells the cgroup of v2 only, and that is the root for such containers."""
+    container = b"1:name=systemd:/docker/" + b"a" * 64 + b"\n0::/\n"
+    proc.add(31, 20, cgroup=container)
+    (proc.root / "self").mkdir()
+    (proc.root / "self" / "cgroup").write_bytes(b"1:name=systemd:/\n0::/\n")
+    looks = ProcFs(str(proc.root), FakeCgroups({7: b"/", 8: b"/x"}))
+    alive = looks.surroundings(31, START, 7)
+    assert alive.container is not None
+    assert looks.surroundings(31, START, 8).container == alive.container
+    gone = looks.surroundings(99, START, 7)
+    assert (gone.cgroup, gone.container, gone.missing["container"]) == (b"/", None, Missing.GONE)
+    (proc.root / "self" / "cgroup").write_bytes(b"0::/\n")
+    unified = ProcFs(str(proc.root), FakeCgroups({7: b"/"})).surroundings(99, START, 7)
+    assert "container" not in unified.missing
+
+
 def test_a_cgroup_that_the_id_does_not_tell(proc: FakeProc) -> None:
     look = ProcFs(str(proc.root), FakeCgroups({})).surroundings
     assert look(30, START, 7).cgroup == b"/system.slice"

@@ -315,9 +315,9 @@ def test_capabilities_are_named() -> None:
         (program_of(args=b"a\0b", flags=PROCESS_ARGS_CUT), NOTHING,
          'exe="/usr/bin/loader", args=["a", "b", ...], uid=7, parent=bash[1200]'),
         (program_of(args=b"a" * 256 + b"\0b\0"), NOTHING,
-         f'exe="/usr/bin/loader", args=["{"a" * 256}", ...], uid=7, parent=bash[1200]'),
+         f'exe="/usr/bin/loader", args=["{"a" * 256}", ""...], uid=7, parent=bash[1200]'),
         (program_of(args=b"a" * 257 + b"\0"), NOTHING,
-         'exe="/usr/bin/loader", args=[...], uid=7, parent=bash[1200]'),
+         f'exe="/usr/bin/loader", args=["{"a" * 256}"...], uid=7, parent=bash[1200]'),
         (None, NOTHING._replace(cgroup=b"/x", container=Container(ID, "docker", "")),
          "uid=7, container=docker:0123456789ab"),
         (None, NOTHING._replace(cgroup=b"/x", container=Container(ID, "", "")),
@@ -329,8 +329,30 @@ def test_capabilities_are_named() -> None:
 )  # fmt: skip
 def test_line(program: Program | None, found: Surroundings | None, shown: str) -> None:
     process = process_of(CALL, program, found)
-    assert line(process, b"loader", 7) == f"--- loader[1234] {{{shown}}} ---"
-    assert line(process, b"\x1b\n", 7) == f"--- \\33\\n[1234] {{{shown}}} ---"
+    call = CALL._replace(uid=7, euid=7, comm=b"loader")
+    assert line(process, call) == f"--- loader[1234] {{{shown}}} ---"
+    hostile = call._replace(comm=b"\x1b\n")
+    assert line(process, hostile) == f"--- \\33\\n[1234] {{{shown}}} ---"
+
+
+@pytest.mark.parametrize(
+    ("change", "verbose", "shown"),
+    [
+        ({"euid": 0}, False, "uid=7, euid=0"),
+        ({}, True, "uid=7, gid=100, loginuid=1001, caps=CAP_PERFMON|CAP_BPF, mntns=4026531841,"
+                   " pidns=4026531836"),
+        ({"capabilities": (1 << 41) - 1, "login_uid": (1 << 32) - 1, "pid_namespace": 0}, True,
+         "uid=7, gid=100, caps=all, mntns=4026531841"),
+        ({"capabilities": 0}, True,
+         "uid=7, gid=100, loginuid=1001, caps=0, mntns=4026531841, pidns=4026531836"),
+    ],
+)  # fmt: skip
+def test_rights_in_a_line(change: dict[str, Any], verbose: bool, shown: str) -> None:
+    call = CALL._replace(uid=7, euid=7)._replace(**change)
+    assert line(process_of(call), call, verbose=verbose).endswith(f" {{{shown}}} ---")
+    unknown = without_task(call)
+    few = line(process_of(unknown), unknown, verbose=verbose)
+    assert few.endswith(f" {{uid=7{', gid=100' * verbose}}} ---")
 
 
 # --- Anything ----------------------------------------------------------------------------
@@ -378,7 +400,7 @@ def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
     comm: bytes,
 ) -> None:
     process: Process = process_of(call, program, found, untold)
-    shown = line(process, comm, 0)
+    shown = line(process, call._replace(comm=comm), verbose=True)
     assert shown.isascii()
     assert shown.isprintable()
     document = document_of(call, process)
@@ -386,6 +408,8 @@ def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
     for what in EXPLAINED:
         assert (what in document["process"]) != (what in reasons), what
     assert ("cgroup" in document["bpf"]["process"]) != ("cgroup" in reasons)
+    if "cgroup" in document["bpf"]["process"]:
+        assert ("in_container" in document["bpf"]["process"]) != ("in_container" in reasons)
     if call.has_task:
         assert ("pid_namespace" in document["bpf"]["process"]) != ("pid_namespace" in reasons)
     if parent := document["process"].get("parent"):

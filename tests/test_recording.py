@@ -343,7 +343,7 @@ def test_any_process_is_read_or_refused(value: object, name: str | None) -> None
         return
     process = process_of(CALLS[1], None, surroundings)
     document = document_of(CALLS[1], process)
-    line = process_line(process, b"loader", 0)
+    line = process_line(process, CALLS[1])
     assert line.isascii()
     assert line.isprintable()
     assert document["process"]["pid"] == 1_234
@@ -557,7 +557,7 @@ def test_a_replay_shows_what_was_recorded(
     status, lines, err = _shown(capfd, recording, "-a", "0")
     assert status == 0
     who, *lines = lines
-    assert who == "--- loader[1234] {uid=1000} ---"
+    assert who == "--- loader[1234] {uid=1000, euid=7} ---"
     assert [line.split("(")[1].split(",")[0] for line in lines] == [
         "BPF_MAP_CREATE", "BPF_MAP_FREEZE", "BPF_MAP_TELEPORT", "BPF_PROG_LOAD",
     ]  # fmt: skip

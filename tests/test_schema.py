@@ -227,7 +227,7 @@ FULL = document_of(_FULL_CALL, process_of(_FULL_CALL, _CUT, _SURROUNDINGS), mess
 
 _CREATE = call_of(
     28,
-    attr("iiIIIiQ", 3, 4, 46, 0, 0, 0, 0),
+    attr("iiIIIiQ", 3, 4, 46, 0, 7, 0, 0),
     retval=9,
     objects={0: prog_of(), 16: btf_of(), RESULT: link_of()},
 )
@@ -236,9 +236,12 @@ CREATED = document_of(_CREATE, process_of(_CREATE, _CUT, _SURROUNDINGS))
 
 STRANGER = document_of(without_task(call_of(22, size=4, attr_addr=0)))
 """With notes and reasons: little is known of it."""
+_HYBRID = Surroundings(
+    None, False, None, (), False, b"/", None, {"container": Missing.GONE, "args": Missing.GONE}
+)
 _LOCKED = call_of(22, b"\3\0\0\0")._replace(pid_namespace=0)
-LOCKED = document_of(_LOCKED, process_of(_LOCKED, program_of(parent_comm=b"")))
-"""Kernel memory could not be read."""
+LOCKED = document_of(_LOCKED, process_of(_LOCKED, program_of(parent_comm=b""), _HYBRID))
+"""Kernel memory could not be read, and the process was gone."""
 
 LOSS = checked(
     ecs.loss_document(

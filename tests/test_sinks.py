@@ -231,7 +231,7 @@ def test_long_calls_have_seconds(path: Path, output: Output) -> None:
 SEVERAL = replace(PLAIN, process=True, introduce=True, column=0)
 PREFIXED = f"loader[1234] {LINE} = 0"
 INTRODUCED = (
-    '--- loader[1234] {exe="/usr/bin/loader", args=["loader", "-v", "x"], uid=1000,'
+    '--- loader[1234] {exe="/usr/bin/loader", args=["loader", "-v", "x"], uid=1000, euid=7,'
     " parent=bash[1200]} ---"
 )
 
@@ -246,7 +246,7 @@ def _told(path: Path, output: Output, style: TextStyle, *calls: tuple[Call, Proc
 
 def test_a_process_is_introduced_before_its_first_call(path: Path, output: Output) -> None:
     process = process_of(FREEZE, program_of())
-    other = FREEZE._replace(tgid=5, comm=b"x\x1b[2J", uid=0)
+    other = FREEZE._replace(tgid=5, comm=b"x\x1b[2J", uid=0, euid=0)
     calls = (FREEZE, process), (other, process_of(other)), (FREEZE, process)
     assert _told(path, output, SEVERAL, *calls) == [
         INTRODUCED, PREFIXED,
@@ -261,6 +261,15 @@ def test_what_a_pid_stands_for_now_is_said_again(path: Path, output: Output) -> 
     lines = _told(path, output, SEVERAL, (FREEZE, first), (FREEZE, second), (FREEZE, second))
     assert lines == [
         INTRODUCED, PREFIXED, INTRODUCED.replace("/usr/bin/loader", "/bin/x"), PREFIXED, PREFIXED,
+    ]  # fmt: skip
+
+
+def test_other_rights_are_said_before_the_first_call_with_them(path: Path, output: Output) -> None:
+    process = process_of(FREEZE, program_of())
+    dropped = FREEZE._replace(uid=5, euid=5)
+    lines = _told(path, output, SEVERAL, *((call, process) for call in (FREEZE, dropped, dropped)))
+    assert lines == [
+        INTRODUCED, PREFIXED, INTRODUCED.replace("uid=1000, euid=7", "uid=5"), PREFIXED, PREFIXED,
     ]  # fmt: skip
 
 
@@ -425,7 +434,7 @@ def test_documents_and_the_last_one(path: Path, output: Output) -> None:
     assert documents[2]["bpf"]["loss"]["complete"] is False
     assert documents[1]["@timestamp"] == "2023-11-14T22:13:20.123456790Z"
     assert documents[2]["bpf"]["loss"]["commands"] == [
-        {"cmd": "BPF_MAP_FREEZE", "seen": 5, "lost": 3}
+        {"cmd": "BPF_MAP_FREEZE", "seen": 5, "lost": 3, "incomplete": 0}
     ]
 
 

@@ -326,8 +326,8 @@ RECORDS = {
     ),
     "command_plan": (
         wire.COMMAND_PLAN,
-        ["fd_count", "row_count", "returns_fd", "has_special", "special", "fd_optional",
-         "reserved", "fds", "value_flags", "rows"],
+        ["fd_count", "row_count", "returns_fd", "has_special", "special", "reserved",
+         "fds", "value_flags", "rows"],
     ),
     "call_count": (wire.CALL_COUNT, list(CommandCount._fields)),
     "traced_process": (wire.TRACED_PROCESS, ["flags", "threads"]),

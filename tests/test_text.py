@@ -546,7 +546,7 @@ LED = (
         '"' + r"\x00" * 4 + '"...'),
     Led(2, ELEM, 16, "value=0x2000", blob(bytes(40)), '"' + r"\x00" * 32 + '"...',
         Style(verbose=True)),
-    Led(18, BTF, 0, "btf=0x1000", blob(b"\x9f\xeb", 300, CUT), r'"\x9f\xeb"...'),
+    Led(18, BTF, 0, "btf=0x1000", blob(b"\x9f\xeb", 300, CUT), r'"\237\353"...'),
     Led(5, SIGNED, 152, "signature=0x1000", blob(bytes(40)), '"' + r"\x00" * 32 + '"...'),
     # Arrays: -s counts elements, and -v has all.
     Led(16, QUERY, 16, "prog_ids=0x1000", blob(NUMBERS), "[1, 22, 4294967295]"),
@@ -573,7 +573,7 @@ LED = (
         "[0, 0x2 /* BPF_F_ALLOW_MULTI */]", Style(Xlat.VERBOSE)),
     Led(28, KPROBES, 40, "cookies=0x3000", blob(WIDE), "[0x1, 0x10, 0xffffffffffffffff]"),
     Led(28, KPROBES, 32, "addrs=0x2000", blob(attr("2Q", 0xFFFFFFFF81000000, 0)),
-        "[0xffffffff81000000, NULL]"),
+        "[0xffffffff81000000, 0]"),
     Led(28, UPROBES, 24, "offsets=0x2000", blob(attr("2Q", 0x1040, 0)), "[0x1040, 0]"),
     Led(28, UPROBES, 40, "cookies=0x3000", blob(WIDE[:9], 24, UNREADABLE),
         "[0x1, ... /* 0x3008 */]"),
@@ -803,3 +803,28 @@ def test_a_record_without_room_for_all_says_so() -> None:
     call = call_of(22, attr("i", 3))._replace(flags=CALL_NO_ROOM)
     assert Decoder().decode(call).notes == (PARTS_MISSING,)
     assert Decoder().decode(call._replace(flags=0)).notes == ()
+
+
+# --- Descriptor 0 ------------------------------------------------------------------------
+
+OF_MAPS, REPLACE, BTF_TYPES = 12, 1 << 2, 1
+
+
+@pytest.mark.parametrize(
+    ("cmd", "passed", "at", "shown"),
+    [
+        (0, attr("6I", 1, 4, 4, 1, 0, 0), 20, "inner_map_fd=0}"),
+        (0, attr("6I", OF_MAPS, 4, 4, 1, 0, 0), 20, "inner_map_fd=0<map:"),
+        (0, attr("5I28x3I", 1, 4, 4, 1, 0, 0, 0, 0), 48, "btf_fd=0,"),
+        (0, attr("5I28x3I", 1, 4, 4, 1, 0, 0, 0, BTF_TYPES), 48, "btf_fd=0<map:"),
+        (8, attr("5I", 3, 4, 0, 0, 0), 16, "replace_bpf_fd=0}"),
+        (8, attr("5I", 3, 4, 0, REPLACE, 0), 16, "replace_bpf_fd=0<map:"),
+        (22, attr("I", 0), 0, "map_fd=0<map:"),
+    ],
+)
+def test_descriptor_0_is_one_where_the_kernel_takes_it_for_one(
+    cmd: int, passed: bytes, at: int, shown: str
+) -> None:
+    """Most commands have it mean none, and then it is no matter what is open there."""
+    event = DECODER.decode(call_of(cmd, passed, objects={at: map_of()}))
+    assert shown in f"{text.call(event)}"

@@ -7,9 +7,9 @@ from ..events.call import Call, Chunk, Program
 from ..events.wire import ANNOUNCE_AGAIN, PART_ATTR_ENTRY, PART_ATTR_EXIT, PART_MEMORY, parse
 from .recent import Recent
 
-PROGRAMS_MAX: Final = 4 * ANNOUNCE_AGAIN
+PROGRAMS_MAX: Final = 2 * ANNOUNCE_AGAIN
 """More than the kernel program lets pass before it tells a process again."""
-PROGRAMS_BYTES: Final = 64 << 20
+PROGRAMS_BYTES: Final = 8 << 20
 """What they take, about: more than it lets pass of the longest ones."""
 PENDING_MAX: Final = 64 << 20
 """Bytes of calls that have not returned: 30 programs of the largest size."""

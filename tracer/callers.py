@@ -8,9 +8,9 @@ from ..events.call import Call, Program
 from ..events.process import Missing, Process, Surroundings
 from .recent import Recent
 
-KEPT: Final = 8192
+KEPT: Final = 2048
 """Processes; one that has been forgotten is put together again."""
-KEPT_BYTES: Final = 32 << 20
+KEPT_BYTES: Final = 8 << 20
 """What they take, about."""
 
 

@@ -153,6 +153,11 @@ def _losses(totals: Totals, names: Mapping[int, str]) -> Iterator[str]:
             f"lost {totals.lost} of {totals.seen} calls ({each}):"
             " narrow the filter or give a larger --ring-size"
         )
+    if totals.incomplete:
+        yield (
+            f"{totals.incomplete} calls came without some of their data:"
+            " give a larger --ring-size, or less --max-insns"
+        )
     if totals.unfinished:
         yield f"{totals.unfinished} calls had begun but not returned, and are not shown"
     if totals.missed_runs:

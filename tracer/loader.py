@@ -43,16 +43,13 @@ class Sizes(NamedTuple):
     """Bytes, a power of two."""
     cpus: int
     """Possible ones."""
+    processes: int = 1
+    """That may be traced, if only some are: about 64 bytes each."""
 
     @property
     def threads(self) -> int:
         """Threads that have called bpf(2) and live, or are in it: about 2 KB each."""
         return min(max(1024, 256 * self.cpus), 2048)
-
-    @property
-    def processes(self) -> int:
-        """Traced ones, if only some are: about 64 bytes each."""
-        return 16_384
 
 
 class Loaded(NamedTuple):

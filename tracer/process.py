@@ -21,8 +21,8 @@ from .recent import Recent
 ARGS_BYTES: Final = 32 << 10
 ARGS_COUNT: Final = 1024
 ANCESTORS: Final = 16
-CACHE_ENTRIES: Final = 4096
-CACHE_BYTES: Final = 32 << 20
+CACHE_ENTRIES: Final = 2048
+CACHE_BYTES: Final = 8 << 20
 """What the cached values may take in all: arguments and paths are as long as a caller likes."""
 
 _STAT_BYTES: Final = 4096
@@ -95,6 +95,7 @@ class ProcFs:
         self._cgroups = cgroups
         self._ticks_per_s = os.sysconf("SC_CLK_TCK")
         self._boottime_offset_ns = _boottime_offset_ns(root)
+        self._has_v1 = _has_v1(root)
         self._known: Recent[tuple[int, int, int], _Known] = Recent(
             CACHE_ENTRIES, CACHE_BYTES, lambda known: known.surroundings.size
         )
@@ -146,7 +147,10 @@ class ProcFs:
         if cgroup is None:
             missing["cgroup"] = Missing.CGROUP_GONE
             return old._replace(cgroup=None, container=None, missing=missing)
-        return old._replace(cgroup=cgroup, container=container_of(cgroup), missing=missing)
+        container = container_of(cgroup)
+        if container is None and self._has_v1:  # it may have been a name of v1
+            container = old.container
+        return old._replace(cgroup=cgroup, container=container, missing=missing)
 
     # --- Looking -------------------------------------------------------------------------
 
@@ -276,6 +280,8 @@ class ProcFs:
         for path in paths:
             if container := container_of(path):
                 return path if unified is None else unified, container
+        if self._has_v1 and isinstance(hierarchies, Missing):
+            missing["container"] = hierarchies
         return paths[0], None
 
 
@@ -374,6 +380,17 @@ def _living_thread(directory_fd: int, pid: int) -> str:
             if isinstance(thread, _Stat) and not thread.dead:
                 return f"task/{name}/"
     return ""
+
+
+def _has_v1(root: str) -> bool:
+    """Whether cgroups of version 1 are in use, which ids say nothing of."""
+    try:
+        with open(f"{root}/self/cgroup", "rb") as file:
+            return any(
+                not line.startswith(b"0::") for line in file.read(_CGROUP_BYTES).splitlines()
+            )
+    except OSError:
+        return False
 
 
 def _boottime_offset_ns(root: str) -> int:

@@ -205,8 +205,8 @@ def parse_end(payload: bytes, path: str) -> Totals:
     """
     try:
         end = json.loads(payload)
-        counts = {_slot(slot): CommandCount(_number(seen), _number(lost))
-                  for slot, (seen, lost) in end.pop("counts").items()}  # fmt: skip
+        counts = {_slot(slot): CommandCount(*map(_number, count))
+                  for slot, count in end.pop("counts").items()}  # fmt: skip
         time_ns = _number(end.pop("time_ns"), _MAX_TIME_NS)
         return Totals(
             counts, **{name: _number(number) for name, number in end.items()}, time_ns=time_ns

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from ..decoders.capture import plans
 from ..decoders.insn import INSN
 from ..events.errors import CannotStart, Mistake, OutputError, UsageError
+from ..events.value import printable
 from . import btf, loader, privilege
 from .cache import Cache
 from .cgroup import CgroupPaths, cgroup_directory
@@ -25,6 +26,7 @@ from .source import Live
 from .watch import Watch
 
 _PID_NAMESPACE: Final = "pid:"
+_PROCESSES: Final = 16_384  # that can be followed at one time
 
 INTERRUPTED: Final = 130
 """The exit status of what Ctrl-C ended, as shells have it."""
@@ -58,7 +60,8 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
     with ExitStack() as stack:
         targets = _Targets({_pidfd(pid, stack): pid for pid in options.pids}, options.follow)
         outputs = _open_outputs(options, stack)
-        sizes = loader.Sizes(options.ring_size, possible_cpus())
+        some = bool(options.pids or command_argv)
+        sizes = loader.Sizes(options.ring_size, possible_cpus(), _PROCESSES if some else 1)
         loaded = _loaded(options, sizes, follow=options.follow or bool(command_argv))
         program = Program(loaded, sizes, plans(options.max_insns * INSN.size))
         stack.callback(program.close)
@@ -75,7 +78,8 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         source = Live(program, loaded, watch, proc, outputs.record)
         if not targets.command:
             if not options.quiet:
-                say(f"tracing bpf(2) of {targets} ({loaded.probe}); Ctrl-C ends it")
+                whom = " ".join([str(targets), *_narrowed(options)])
+                say(f"tracing bpf(2) of {whom} ({loaded.probe}); Ctrl-C ends it")
             return Run(_outcome(options, commands, targets, source, outputs), None)
         targets.command.open_gate()
         try:
@@ -201,6 +205,18 @@ def _kernel_filter(options: Config, commands: CommandSet, targets: _Targets) -> 
         pid_namespace=_namespace(options.pid_namespace),
         slots=commands.slots(),
     )
+
+
+def _narrowed(options: Config) -> Iterator[str]:
+    # As a person would say it.
+    if options.users:
+        yield f"of user {' or '.join(map(str, options.users))}"
+    if options.comms:
+        yield f"named {' or '.join(map(printable, map(os.fsencode, options.comms)))}"
+    if options.cgroups:
+        yield f"in cgroup {' or '.join(map(printable, map(os.fsencode, options.cgroups)))}"
+    if options.pid_namespace:
+        yield f"in pid namespace {printable(os.fsencode(options.pid_namespace))}"
 
 
 def _cgroup(path: str) -> str:

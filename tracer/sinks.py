@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from weakref import ReferenceType, ref
 
 from ..events import ecs, text
@@ -19,6 +19,7 @@ from ..events.errors import OutputError
 from ..events.event import Event
 from ..events.process import Process
 from ..events.process_document import line as process_line
+from ..events.process_document import rights
 from ..events.value import Style, Xlat, printable
 from .config import Config
 from .recent import Recent
@@ -160,6 +161,11 @@ class TextStyle:
         )
 
 
+class _Introduced(NamedTuple):
+    process: ReferenceType[Process]
+    rights: tuple[int, ...]
+
+
 class TextSink:
     """A line a call."""
 
@@ -167,11 +173,11 @@ class TextSink:
         self._output = output
         self._style = style
         self._previous_ns: int | None = None
-        self._introduced: Recent[int, ReferenceType[Process]] = Recent(_INTRODUCED_MAX)
+        self._introduced: Recent[int, _Introduced] = Recent(_INTRODUCED_MAX)
 
     def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
         style = self._style
-        if style.introduce and not self._is_introduced(process):
+        if style.introduce:
             self._introduce(process, event.call)
         leader = self._leader(event, time_ns)
         call = text.call(event, style.calls)
@@ -187,13 +193,14 @@ class TextSink:
     def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
         pass  # losses are told on standard error
 
-    def _is_introduced(self, process: Process) -> bool:
-        known = self._introduced.get(process.pid)
-        return known is not None and known() is process
-
     def _introduce(self, process: Process, call: Call) -> None:
-        self._introduced[process.pid] = ref(process)
-        line = process_line(process, call.comm, call.uid)
+        verbose = self._style.calls.verbose
+        known = self._introduced.get(process.pid)
+        now = rights(call, verbose=verbose)
+        if known and known.process() is process and known.rights == now:
+            return
+        self._introduced[process.pid] = _Introduced(ref(process), now)
+        line = process_line(process, call, verbose=verbose)
         if self._style.color:
             line = f"{_DIM}{line}{_PLAIN}"
         self._output.write(f"{line}\n".encode())

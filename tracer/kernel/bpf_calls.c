@@ -510,8 +510,7 @@ static __always_inline void take_objects(struct thread *thread, struct command_p
 		/* What was taken at entry stays: the caller may have put another one there. */
 		if (late && at + 4 <= thread->entry_end)
 			continue;
-		if (at >= thread->attr_len || at + 4 > thread->attr_end ||
-		    (fd == 0 && plan->fd_optional[i]))
+		if (at >= thread->attr_len || at + 4 > thread->attr_end)
 			continue;
 
 		struct object *object = take_object(thread, task, PART_OBJECT, at, fd);
@@ -580,7 +579,7 @@ static __always_inline void take_counted(struct thread *thread, struct scratch *
 	u64 unit = forgotten(&scratch->got, unit_of(thread, row));
 
 	scratch->wanted = count * unit;
-	if (scratch->wanted)
+	if (unit)	/* it is known what there is, and be it nothing */
 		take_bytes(thread, scratch, row->pointer, src, row->limit);
 }
 
@@ -685,7 +684,7 @@ static __always_inline bool bulk_of(struct thread *thread, struct command_plan *
 	bulk->src = attr_u64(attr, thread->attr_end, bulk->row->pointer);
 	bulk->wanted = (u64)attr_u32(attr, thread->attr_end, bulk->row->count) * bulk->row->unit;
 	bulk->size = MIN(bulk->wanted, bulk->row->limit);
-	return bulk->src && bulk->wanted;
+	return bulk->src;
 }
 
 /* Some pages of it. Returns whether there are more. */
@@ -737,7 +736,7 @@ static __always_inline void take_log_row(struct thread *thread, struct scratch *
 	u64 src = attr_u64(thread->attr, thread->attr_end, row->pointer);
 	u64 room = attr_u32(attr, attr_end, row->count);
 
-	if (src && room)
+	if (src)
 		take_log(thread, scratch, row->pointer, src, room,
 			 attr_u32(attr, attr_end, row->unit), row->limit);
 }
@@ -931,8 +930,13 @@ static __always_inline void send_call(struct thread *thread, u32 tid)
 	BARRIER(len);
 	if (len > sizeof(*call) + PARTS_MAX)
 		len = sizeof(*call);
-	if (calls.ringbuf_output(call, len, 0) && count)
+
+	bool lost = calls.ringbuf_output(call, len, 0);
+
+	if (count && lost)
 		lock_xadd(&count->lost, 1);
+	else if (count && call->flags & CALL_DATA_LOST)
+		lock_xadd(&count->incomplete, 1);
 	/* When half of the table is in use, threads leave it after each call. */
 	if (used && *used > THREADS_MAX / 2)
 		forget_thread(tid);

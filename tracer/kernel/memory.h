@@ -161,7 +161,8 @@ static __always_inline void send_chunk(struct thread *thread, struct scratch *sc
 	chunk->offset = offset;
 	chunk->len = len;
 	chunk->reserved2 = 0;
-	calls.ringbuf_output(scratch, sizeof(*chunk) + len, 0);
+	if (calls.ringbuf_output(scratch, sizeof(*chunk) + len, 0))
+		thread->call.flags |= CALL_DATA_LOST;
 }
 
 /*
@@ -293,10 +294,12 @@ static __always_inline void take_log(struct thread *thread, struct scratch *scra
 		if (i == LOG_STEPS_MAX)
 			scratch->state |= PART_CUT;
 	}
-	if (scratch->wanted > size)
-		scratch->wanted = size;
-
 	scratch->skipped = 0;
+	if (scratch->wanted > size) {
+		/* The kernel kept what there was room for: of a verifier's log the end. */
+		scratch->wanted = size;
+		scratch->state |= PART_TAIL;
+	}
 	if (scratch->wanted > limit) {
 		scratch->skipped = scratch->wanted - limit;
 		scratch->wanted = limit;
