@@ -458,6 +458,21 @@ def test_the_id_says_where_it_was_at_the_call(proc: FakeProc) -> None:
     assert found.missing == dict.fromkeys(THREE, Missing.GONE)
 
 
+def test_ancestors_of_a_process_that_has_gone(proc: FakeProc) -> None:
+    """Its parent lives, and whose start is that of the parent it had."""
+    looks = ProcFs(str(proc.root))
+    parent_start = 4000 * NS_PER_TICK
+    gone = looks.surroundings(99, START, 0, 0, (20, parent_start))
+    assert [ancestor.pid for ancestor in gone.ancestors] == [20, 1]
+    assert gone.ancestors[0].executable == b"/bin/exe20"
+    assert "ancestors" not in gone.missing
+    assert gone.missing["args"] is Missing.GONE
+    other = looks.surroundings(98, START, 0, 0, (20, parent_start + 10**9))
+    assert (other.ancestors, other.missing["ancestors"]) == ((), Missing.GONE)
+    nobody = looks.surroundings(97, START, 0, 0, (96, parent_start))
+    assert (nobody.ancestors, nobody.missing["ancestors"]) == ((), Missing.GONE)
+
+
 def test_where_v1_is_in_use_the_id_does_not_rule_out_a_container(proc: FakeProc) -> None:
     """It tells the cgroup of v2 only, and that is the root for such containers."""
     container = b"1:name=systemd:/docker/" + b"a" * 64 + b"\n0::/\n"

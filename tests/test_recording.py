@@ -414,7 +414,9 @@ class FakeProc:
     def __init__(self) -> None:
         self._asked = 0
 
-    def surroundings(self, pid: int, start_ns: int, cgroup_id: int, exec_id: int) -> Surroundings:
+    def surroundings(
+        self, pid: int, start_ns: int, cgroup_id: int, exec_id: int, parent: tuple[int, int] | None
+    ) -> Surroundings:
         self._asked += 1
         number = self._asked if start_ns else pid
         return SURROUNDINGS._replace(cwd=b"/%d" % number) if number % 3 else UNKNOWN

@@ -48,7 +48,11 @@ class Assembly:
 
     def program(self, call: Call) -> Program | None:
         """What the process of the call runs, if the kernel has told and it was not lost."""
-        return self._programs.get((call.tgid, call.process_start_ns, call.exec_id))
+        return self.run_by(call.tgid, call.process_start_ns, call.exec_id)
+
+    def run_by(self, pid: int, start_ns: int, exec_id: int) -> Program | None:
+        """The same by what tells a process, and its programs, from others."""
+        return self._programs.get((pid, start_ns, exec_id))
 
     def _remember(self, program: Program) -> None:
         # Each of its threads may tell the same: then it stays the same.

@@ -101,7 +101,12 @@ class ProcFs:
         )
 
     def surroundings(
-        self, pid: int, start_ns: int, cgroup_id: int, exec_id: int = 0
+        self,
+        pid: int,
+        start_ns: int,
+        cgroup_id: int,
+        exec_id: int = 0,
+        parent: tuple[int, int] | None = None,
     ) -> Surroundings:
         """What is known of a process. Never raises.
 
@@ -116,11 +121,15 @@ class ProcFs:
         :param cgroup_id: in which the call was made; 0 if unknown.
         :param exec_id: changes when the process executes another program, and with it
             what it is; 0 if unknown.
+        :param parent: pid and start, ns, of its parent when it made the call: from there the
+            ancestors are found also when it has ended.
         """
         key = pid, start_ns, exec_id
         known = self._known.get(key)
         if known is None or (not start_ns and self._is_another(pid, known)):
             known = self._look(pid, start_ns, cgroup_id)
+            if parent and not known.surroundings.ancestors:
+                known = self._with_ancestors(known, *parent)
             self._known[key] = known
         if known.cgroup_id != cgroup_id:
             return self._moved(known.surroundings, cgroup_id)
@@ -237,6 +246,27 @@ class ProcFs:
                 executable = _value(_attempt(_link, fd, "exe"))
                 found.append(Ancestor(pid, stat.name, executable, stat.start_ticks))
         return tuple(found), None
+
+    def _with_ancestors(self, known: _Known, pid: int, start_ns: int) -> _Known:
+        """The same, with those of a process of which the parent is known."""
+        fd = _attempt(self._open, pid)
+        if isinstance(fd, Missing):
+            return known
+        try:
+            stat = _attempt(_stat, fd)
+            if isinstance(stat, Missing) or stat.start_ticks != self._ticks(start_ns):
+                return known
+            first = Ancestor(pid, stat.name, _value(_attempt(_link, fd, "exe")), stat.start_ticks)
+            further, missing = self._ancestors(fd, stat)
+        finally:
+            os.close(fd)
+        old = known.surroundings
+        found = old._replace(
+            ancestors=(first, *further[: ANCESTORS - 1]),
+            ancestors_cut=missing is not None,
+            missing={what: why for what, why in old.missing.items() if what != "ancestors"},
+        )
+        return known._replace(surroundings=found)
 
     def _parent(self, fd: int, pid: int, opened: ExitStack) -> tuple[int, _Stat]:
         """A parent's directory and stat.

@@ -135,7 +135,9 @@ class Live:
         return Batch(seen, self._clock_offset_ns)
 
     def _look(self, key: Key) -> Surroundings:
-        found = self._proc.surroundings(key.pid, key.start_ns, key.cgroup_id, key.exec_id)
+        program = self._assembly.run_by(key.pid, key.start_ns, key.exec_id)
+        parent = (program.parent_tgid, program.parent_start_ns) if program else None
+        found = self._proc.surroundings(key.pid, key.start_ns, key.cgroup_id, key.exec_id, parent)
         if self._recorder:
             self._recorder.process(key, found)
         return found
