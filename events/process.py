@@ -7,6 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from .call import Program
+from .wire import PROCESS_ARGS_CUT, PROCESS_ARGS_UNREAD, PROCESS_KERNEL
 
 _OBJECT_BYTES = 64  # about what Python takes for a bytes object beside its contents
 
@@ -111,3 +112,23 @@ class Process:
     surroundings: Surroundings | None
     """None: nobody looked."""
     untold: Missing = Missing.NOT_TOLD
+
+
+def arguments(process: Process) -> tuple[list[bytes], bool]:
+    """argv, and whether some of it is missing.
+
+    What the kernel program read at the first call counts; /proc, which is read later,
+    goes on where that had no room, if it begins the same.
+    """
+    program = process.program
+    found = process.surroundings.args if process.surroundings else None
+    found_cut = bool(process.surroundings and process.surroundings.args_cut)
+    if program is None or program.flags & PROCESS_KERNEL:
+        return list(found or ()), found_cut
+    whole = not program.flags & (PROCESS_ARGS_CUT | PROCESS_ARGS_UNREAD)
+    if not whole and found is not None and b"\0".join(found).startswith(program.args):
+        return list(found), found_cut
+    told = program.args.split(b"\0")
+    if told[-1] == b"":  # behind the last NUL
+        del told[-1]
+    return told, not whole

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What documents and lines say of who made a call."""
+"""What documents say of who made a call."""
 
 import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from .call import Call, Program
-from .process import Ancestor, Container, Missing, Process, Surroundings
-from .value import JSON, escape, printable
+from .call import Program
+from .process import Ancestor, Container, Missing, Process, Surroundings, arguments
+from .value import JSON, printable
 from .wire import (
-    PROCESS_ARGS_CUT,
     PROCESS_ARGS_UNREAD,
     PROCESS_EXE_CUT,
     PROCESS_EXE_GONE,
@@ -21,7 +20,6 @@ Document = dict[str, JSON]
 
 _MEMFD = b"memfd:"
 _BOOT_ID = re.compile(r"[0-9a-f]{32}")
-_LINE_ARGS = 256  # bytes of arguments that a line shows
 
 # linux/capability.h, in its order
 _NAMES = """
@@ -112,10 +110,10 @@ def _executable(program: Program, about: Document, extra: Document, absent: dict
     if flags & PROCESS_EXE_CUT:
         extra["exe_cut"] = True
     extra["exe_deleted"] = bool(flags & PROCESS_EXE_GONE)
-    extra["exe_memfd"] = is_memfd(program)
+    extra["exe_memfd"] = _is_memfd(program)
 
 
-def is_memfd(program: Program) -> bool:
+def _is_memfd(program: Program) -> bool:
     """Whether it runs from a file that memfd_create(2) made."""
     return bool(program.flags & PROCESS_EXE_PSEUDO) and program.exe.startswith(_MEMFD)
 
@@ -131,26 +129,6 @@ def _parent(program: Program, surroundings: Surroundings | None, boot_id: str) -
     if first and first.pid == program.parent_tgid and first.executable is not None:
         parent["executable"] = printable(first.executable)
     return parent
-
-
-def arguments(process: Process) -> tuple[list[bytes], bool]:
-    """argv, and whether some of it is missing.
-
-    What the kernel program read at the first call counts; /proc, which is read later,
-    goes on where that had no room, if it begins the same.
-    """
-    program = process.program
-    found = process.surroundings.args if process.surroundings else None
-    found_cut = bool(process.surroundings and process.surroundings.args_cut)
-    if program is None or program.flags & PROCESS_KERNEL:
-        return list(found or ()), found_cut
-    whole = not program.flags & (PROCESS_ARGS_CUT | PROCESS_ARGS_UNREAD)
-    if not whole and found is not None and b"\0".join(found).startswith(program.args):
-        return list(found), found_cut
-    told = program.args.split(b"\0")
-    if told[-1] == b"":  # behind the last NUL
-        del told[-1]
-    return told, not whole
 
 
 def _arguments(process: Process, about: Document, extra: Document, absent: dict[str, str]) -> None:
@@ -227,79 +205,3 @@ def _ancestor(ancestor: Ancestor) -> Document:
     if ancestor.executable is not None:
         document["executable"] = printable(ancestor.executable)
     return document
-
-
-def rights(call: Call, *, verbose: bool) -> tuple[int, ...]:
-    """What a process line says of the rights with which a call was made, to be compared."""
-    few = call.uid, call.euid
-    return (*few, call.gid, call.login_uid, call.capabilities) if verbose else few
-
-
-def line(process: Process, call: Call, *, verbose: bool = False) -> str:
-    """``--- bpftool[4242] {exe="/usr/sbin/bpftool", args=["bpftool", "prog"], ...} ---``
-
-    :param call: one that it made.
-    :param verbose: also what few want to know.
-    """
-    parts: list[str] = []
-    program = process.program
-    if program and program.exe:
-        deleted = " (deleted)" * bool(program.flags & PROCESS_EXE_GONE)
-        parts.append(f'exe="{escape(program.exe)}"{deleted}')
-    args, cut = arguments(process)
-    if args:
-        parts.append(f"args=[{_line_arguments(args, cut)}]")
-    parts += _line_rights(call, verbose)
-    if program:
-        parts.append(f"parent={printable(program.parent_comm)}[{program.parent_tgid}]")
-    surroundings = process.surroundings
-    if surroundings and surroundings.container:
-        container = surroundings.container
-        parts.append(f"container={container.runtime or 'unknown'}:{container.id[:12]}")
-    elif surroundings and surroundings.cgroup and surroundings.cgroup != b"/":
-        parts.append(f'cgroup="{escape(surroundings.cgroup)}"')
-    if verbose:
-        parts += _line_rest(process, call)
-    return f"--- {printable(call.comm)}[{process.pid}] {{{', '.join(parts)}}} ---"
-
-
-def _line_arguments(args: list[bytes], cut: bool) -> str:
-    shown: list[str] = []
-    room = _LINE_ARGS
-    for arg in args:
-        whole = len(arg) <= room
-        shown.append(f'"{escape(arg[:room])}"' + "..." * (not whole))
-        if not whole:
-            return ", ".join(shown)
-        room -= len(arg)
-    return ", ".join(shown + ["..."] * cut)
-
-
-def _line_rights(call: Call, verbose: bool) -> list[str]:
-    parts = [f"uid={call.uid}"]
-    if call.has_task and call.euid != call.uid:
-        parts.append(f"euid={call.euid}")
-    if not verbose:
-        return parts
-    parts.append(f"gid={call.gid}")
-    if call.has_task:
-        if call.login_uid != NOBODY:
-            parts.append(f"loginuid={call.login_uid}")
-        names = "|".join(capabilities(call.capabilities)) or "0"
-        parts.append(f"caps={'all' if call.capabilities == ALL_CAPABILITIES else names}")
-    return parts
-
-
-def _line_rest(process: Process, call: Call) -> list[str]:
-    parts = []
-    surroundings = process.surroundings
-    if surroundings and surroundings.cwd is not None:
-        parts.append(f'cwd="{escape(surroundings.cwd)}"')
-    if surroundings and surroundings.ancestors:
-        names = [f"{printable(each.name)}[{each.pid}]" for each in surroundings.ancestors]
-        parts.append(f"ancestors=[{', '.join(names)}]")
-    if call.has_task:
-        parts.append(f"mntns={call.mount_namespace}")
-        if call.pid_namespace:
-            parts.append(f"pidns={call.pid_namespace}")
-    return parts

@@ -4,8 +4,12 @@
 import errno
 import os
 
+from .call import Call
 from .event import Event, Trailing
-from .value import Address, Style, Xlat, hexadecimal, items_text
+from .process import Process, arguments
+from .process_document import ALL_CAPABILITIES, NOBODY, capabilities
+from .value import Address, Style, Xlat, escape, hexadecimal, items_text, printable
+from .wire import PROCESS_EXE_GONE
 
 _ADDRESS = Address()
 PLAIN = Style()
@@ -27,6 +31,7 @@ _ERRNO = {
     524: "ENOTSUPP",
 }
 _MAX_ERRNO = 4095
+_LINE_ARGS = 256  # bytes of arguments that the line of a process shows
 
 
 def call(event: Event, style: Style = PLAIN) -> str:
@@ -90,3 +95,79 @@ def _trailing(trailing: Trailing, verbose: bool) -> str:
     data = "".join(f"\\x{byte:02x}" for byte in trailing.data)
     last = trailing.offset + len(trailing.data) - 1
     return f', extra_data="{data}" /* bytes {trailing.offset}..{last} */'
+
+
+def rights(call: Call, *, verbose: bool) -> tuple[int, ...]:
+    """What a process line says of the rights with which a call was made, to be compared."""
+    few = call.uid, call.euid
+    return (*few, call.gid, call.login_uid, call.capabilities) if verbose else few
+
+
+def process(about: Process, call: Call, *, verbose: bool = False) -> str:
+    """``--- bpftool[4242] {exe="/usr/sbin/bpftool", args=["bpftool", "prog"], ...} ---``
+
+    :param call: one that it made.
+    :param verbose: also what few want to know.
+    """
+    parts: list[str] = []
+    program = about.program
+    if program and program.exe:
+        deleted = " (deleted)" * bool(program.flags & PROCESS_EXE_GONE)
+        parts.append(f'exe="{escape(program.exe)}"{deleted}')
+    args, cut = arguments(about)
+    if args:
+        parts.append(f"args=[{_process_arguments(args, cut)}]")
+    parts += _process_rights(call, verbose)
+    if program:
+        parts.append(f"parent={printable(program.parent_comm)}[{program.parent_tgid}]")
+    surroundings = about.surroundings
+    if surroundings and surroundings.container:
+        container = surroundings.container
+        parts.append(f"container={container.runtime or 'unknown'}:{container.id[:12]}")
+    elif surroundings and surroundings.cgroup and surroundings.cgroup != b"/":
+        parts.append(f'cgroup="{escape(surroundings.cgroup)}"')
+    if verbose:
+        parts += _process_rest(about, call)
+    return f"--- {printable(call.comm)}[{about.pid}] {{{', '.join(parts)}}} ---"
+
+
+def _process_arguments(args: list[bytes], cut: bool) -> str:
+    shown: list[str] = []
+    room = _LINE_ARGS
+    for arg in args:
+        whole = len(arg) <= room
+        shown.append(f'"{escape(arg[:room])}"' + "..." * (not whole))
+        if not whole:
+            return ", ".join(shown)
+        room -= len(arg)
+    return ", ".join(shown + ["..."] * cut)
+
+
+def _process_rights(call: Call, verbose: bool) -> list[str]:
+    parts = [f"uid={call.uid}"]
+    if call.has_task and call.euid != call.uid:
+        parts.append(f"euid={call.euid}")
+    if not verbose:
+        return parts
+    parts.append(f"gid={call.gid}")
+    if call.has_task:
+        if call.login_uid != NOBODY:
+            parts.append(f"loginuid={call.login_uid}")
+        names = "|".join(capabilities(call.capabilities)) or "0"
+        parts.append(f"caps={'all' if call.capabilities == ALL_CAPABILITIES else names}")
+    return parts
+
+
+def _process_rest(process: Process, call: Call) -> list[str]:
+    parts = []
+    surroundings = process.surroundings
+    if surroundings and surroundings.cwd is not None:
+        parts.append(f'cwd="{escape(surroundings.cwd)}"')
+    if surroundings and surroundings.ancestors:
+        names = [f"{printable(each.name)}[{each.pid}]" for each in surroundings.ancestors]
+        parts.append(f"ancestors=[{', '.join(names)}]")
+    if call.has_task:
+        parts.append(f"mntns={call.mount_namespace}")
+        if call.pid_namespace:
+            parts.append(f"pidns={call.pid_namespace}")
+    return parts

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfsnoop.decoders.cgroup import container_of
+from bpfsnoop.decoders.container import container_of
 from bpfsnoop.events.process import Container
 from bpfsnoop.tracer import cgroup, libc
 from bpfsnoop.tracer.cgroup import CgroupPaths, cgroup_directory

@@ -9,14 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfsnoop.events.call import Call, Program
-from bpfsnoop.events.process import Ancestor, Container, Missing, Process, Surroundings
-from bpfsnoop.events.process_document import (
-    CAPABILITIES,
-    arguments,
-    capabilities,
-    entity_id,
-    line,
-)
+from bpfsnoop.events.process import Ancestor, Container, Missing, Process, Surroundings, arguments
+from bpfsnoop.events.process_document import CAPABILITIES, capabilities, entity_id
+from bpfsnoop.events.text import process as line
 from bpfsnoop.events.wire import (
     PROCESS_ARGS_CUT,
     PROCESS_ARGS_UNREAD,

@@ -22,7 +22,7 @@ from bpfsnoop.events.call import Call, CommandCount, PartState, Totals
 from bpfsnoop.events.ecs import Origin
 from bpfsnoop.events.errors import RecordingError
 from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
-from bpfsnoop.events.process_document import line as process_line
+from bpfsnoop.events.text import process as process_line
 from bpfsnoop.tracer.callers import Key
 from bpfsnoop.tracer.cli import main
 from bpfsnoop.tracer.facts import Facts

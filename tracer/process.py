@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
-from ..decoders.cgroup import container_of
+from ..decoders.container import container_of
 from ..events.process import Ancestor, Container, Missing, Surroundings
 from .cgroup import CgroupPaths
 from .recent import Recent

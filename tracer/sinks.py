@@ -18,8 +18,6 @@ from ..events.ecs import Origin
 from ..events.errors import OutputError
 from ..events.event import Event
 from ..events.process import Process
-from ..events.process_document import line as process_line
-from ..events.process_document import rights
 from ..events.value import Style, Xlat, printable
 from .config import Config
 from .recent import Recent
@@ -196,11 +194,11 @@ class TextSink:
     def _introduce(self, process: Process, call: Call) -> None:
         verbose = self._style.calls.verbose
         known = self._introduced.get(process.pid)
-        now = rights(call, verbose=verbose)
+        now = text.rights(call, verbose=verbose)
         if known and known.process() is process and known.rights == now:
             return
         self._introduced[process.pid] = _Introduced(ref(process), now)
-        line = process_line(process, call, verbose=verbose)
+        line = text.process(process, call, verbose=verbose)
         if self._style.color:
             line = f"{_DIM}{line}{_PLAIN}"
         self._output.write(f"{line}\n".encode())
