@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 import stimulus
 from bpfsnoop.events.value import printable
-from running import Document, Trace, Tracer, bpfsnoop_run
+from running import PATIENCE_S, Document, Trace, Tracer, bpfsnoop_run
 
 pytestmark = pytest.mark.live
 
@@ -195,8 +196,10 @@ def _waiting_python(*parts: str) -> Iterator[Waiting]:
 
 def _ready(waiting: Waiting) -> None:
     # It has prepared itself as soon as it waits for its line.
+    deadline = time.monotonic() + PATIENCE_S
     while waiting.read("wchan") not in (b"pipe_read", b"anon_pipe_read"):
         assert waiting.process.poll() is None
+        assert time.monotonic() < deadline
         os.sched_yield()
 
 
