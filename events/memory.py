@@ -15,6 +15,7 @@ from .wire import STRING_MAX
 
 _DOTS = "..."
 _POINTER = 8  # bytes
+_STATISTICS = b"\nprocessed "  # print_verification_stats() of kernel/bpf/verifier.c
 _AT_EXIT = int(PartState.AT_EXIT)  # the enum's own & takes ten times as long
 
 
@@ -75,15 +76,22 @@ class Text(Content):
 
 
 class Log(Text):
-    """A string of which the end matters: what is left out stands before it."""
+    """A string of which the end matters: what is left out stands before it.
+
+    Last comes what the verifier counted (``processed 1 insns ...``), and just before that,
+    why it refused. Where there is no room for all, it is that which is shown.
+    """
 
     def text(self, blob: Blob, style: Style, dots: str) -> str:
         string, nul, _ = blob.data.partition(b"\0")
         limit = len(string) if style.verbose else style.strings
-        shown = string[len(string) - min(limit, len(string)) :]
-        before = bool(blob.state & PartState.TAIL) or len(shown) < len(string)
-        behind = not nul and len(blob.data) < blob.wanted
-        return _DOTS * before + f'"{escape(shown)}"' + _DOTS * behind
+        end = len(string)
+        if limit < end:
+            end = string.rfind(_STATISTICS) + 1 or end
+        start = max(0, end - limit)
+        before = bool(blob.state & PartState.TAIL) or start > 0
+        behind = end < len(string) or (not nul and len(blob.data) < blob.wanted)
+        return _DOTS * before + f'"{escape(string[start:end])}"' + _DOTS * behind
 
 
 class Array(Content):

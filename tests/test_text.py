@@ -480,6 +480,7 @@ FD_ARRAY = LOAD.ljust(120, b"\0") + attr("Q", 0x1000)
 SIGNED = LOAD.ljust(152, b"\0") + attr("QI", 0x1000, 40)
 
 CUT, UNREADABLE, TAIL = PartState.CUT, PartState.UNREADABLE, PartState.TAIL
+REFUSED = b"0: (bf) r0 = r3\nR3 !read_ok\nprocessed 1 insns (limit 1000000)\n\0"
 FORTY = b"0123456789" * 4
 NUMBERS = attr("3I", 1, 22, 0xFFFFFFFF)
 WIDE = attr("3Q", 1, 0x10, (1 << 64) - 1)
@@ -593,6 +594,13 @@ LED = (
     Led(5, LOAD, 32, "log_buf=0x3000", blob(b"processed 2 insns\n\0"), r'"processed 2 insns\n"'),
     Led(5, LOAD, 32, "log_buf=0x3000", blob(FORTY + b"\0"), f'..."{FORTY[8:].decode()}"'),
     Led(5, LOAD, 32, "log_buf=0x3000", blob(FORTY + b"\0"), f'"{FORTY.decode()}"',
+        Style(verbose=True)),
+    # Why it was refused stands before what was counted.
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(REFUSED), r'"0: (bf) r0 = r3\nR3 !read_ok\n"...'),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(REFUSED), r'..."R3 !read_ok\n"...', Style(strings=12)),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(REFUSED), f'"{escape(REFUSED[:-1])}"',
+        Style(strings=99)),
+    Led(5, LOAD, 32, "log_buf=0x3000", blob(REFUSED), f'"{escape(REFUSED[:-1])}"',
         Style(verbose=True)),
     Led(5, LOAD, 32, "log_buf=0x3000", blob(b"end\0", state=TAIL), '..."end"'),
     Led(5, LOAD, 32, "log_buf=0x3000", blob(b"end\0", state=TAIL), '..."end"',
