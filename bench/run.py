@@ -161,7 +161,7 @@ def _decoding() -> None:
             call = assembly.feed(record)
             if call is None:
                 return None
-            return decoder.decode(call), callers.of(call, assembly.program(call))
+            return decoder.decode(call), callers.of(call, assembly.image(call))
 
         def to_json(record: bytes) -> None:
             if seen := decoded(record):

@@ -141,7 +141,7 @@ class Chunk(NamedTuple):
     data: bytes
 
 
-class Program(NamedTuple):
+class Image(NamedTuple):
     """What a process runs, told ahead of its first call (``struct process_record``)."""
 
     tgid: int

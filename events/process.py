@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from .call import Program
+from .call import Image
 from .wire import PROCESS_ARGS_CUT, PROCESS_ARGS_UNREAD, PROCESS_KERNEL
 
 _OBJECT_BYTES = 64  # about what Python takes for a bytes object beside its contents
@@ -107,7 +107,7 @@ class Process:
     pid: int
     start_ns: int
     """``CLOCK_BOOTTIME``, ns; 0 if not known."""
-    program: Program | None
+    image: Image | None
     """As the kernel had it at the first call. None: for the reason in ``untold``."""
     surroundings: Surroundings | None
     """None: nobody looked."""
@@ -120,15 +120,15 @@ def arguments(process: Process) -> tuple[list[bytes], bool]:
     What the kernel program read at the first call counts; /proc, which is read later,
     goes on where that had no room, if it begins the same.
     """
-    program = process.program
+    image = process.image
     found = process.surroundings.args if process.surroundings else None
     found_cut = bool(process.surroundings and process.surroundings.args_cut)
-    if program is None or program.flags & PROCESS_KERNEL:
+    if image is None or image.flags & PROCESS_KERNEL:
         return list(found or ()), found_cut
-    whole = not program.flags & (PROCESS_ARGS_CUT | PROCESS_ARGS_UNREAD)
-    if not whole and found is not None and b"\0".join(found).startswith(program.args):
+    whole = not image.flags & (PROCESS_ARGS_CUT | PROCESS_ARGS_UNREAD)
+    if not whole and found is not None and b"\0".join(found).startswith(image.args):
         return list(found), found_cut
-    told = program.args.split(b"\0")
+    told = image.args.split(b"\0")
     if told[-1] == b"":  # behind the last NUL
         del told[-1]
     return told, not whole

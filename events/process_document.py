@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from .call import Program
+from .call import Image
 from .process import Ancestor, Container, Missing, Process, Surroundings, arguments
 from .value import JSON, printable
 from .wire import (
@@ -83,11 +83,11 @@ def facts(process: Process, boot_id: str) -> ProcessFacts:
         about["entity_id"] = entity
     else:
         absent["entity_id"] = Missing.NO_BOOT_ID.value
-    program = process.program
-    if program:
-        _executable(program, about, extra, absent)
-        about["parent"] = _parent(program, process.surroundings, boot_id)
-        if not program.parent_comm:
+    image = process.image
+    if image:
+        _executable(image, about, extra, absent)
+        about["parent"] = _parent(image, process.surroundings, boot_id)
+        if not image.parent_comm:
             absent["parent_name"] = Missing.UNREADABLE.value
     else:
         absent["executable"] = absent["parent"] = process.untold.value
@@ -98,35 +98,35 @@ def facts(process: Process, boot_id: str) -> ProcessFacts:
     return ProcessFacts(about, extra, container)
 
 
-def _executable(program: Program, about: Document, extra: Document, absent: dict[str, str]) -> None:
-    flags = program.flags
+def _executable(image: Image, about: Document, extra: Document, absent: dict[str, str]) -> None:
+    flags = image.flags
     if flags & PROCESS_KERNEL:
         absent["executable"] = Missing.KERNEL_THREAD.value
         return
-    if not program.exe:
+    if not image.exe:
         absent["executable"] = Missing.UNREADABLE.value
         return
-    about["executable"] = printable(program.exe)
+    about["executable"] = printable(image.exe)
     if flags & PROCESS_EXE_CUT:
         extra["exe_cut"] = True
     extra["exe_deleted"] = bool(flags & PROCESS_EXE_GONE)
-    extra["exe_memfd"] = _is_memfd(program)
+    extra["exe_memfd"] = _is_memfd(image)
 
 
-def _is_memfd(program: Program) -> bool:
+def _is_memfd(image: Image) -> bool:
     """Whether it runs from a file that memfd_create(2) made."""
-    return bool(program.flags & PROCESS_EXE_PSEUDO) and program.exe.startswith(_MEMFD)
+    return bool(image.flags & PROCESS_EXE_PSEUDO) and image.exe.startswith(_MEMFD)
 
 
-def _parent(program: Program, surroundings: Surroundings | None, boot_id: str) -> Document:
-    parent: Document = {"pid": program.parent_tgid}
-    if program.parent_comm:
-        parent["name"] = printable(program.parent_comm)
-    entity = entity_id(boot_id, program.parent_tgid, program.parent_start_ns)
-    if program.parent_start_ns and entity:
+def _parent(image: Image, surroundings: Surroundings | None, boot_id: str) -> Document:
+    parent: Document = {"pid": image.parent_tgid}
+    if image.parent_comm:
+        parent["name"] = printable(image.parent_comm)
+    entity = entity_id(boot_id, image.parent_tgid, image.parent_start_ns)
+    if image.parent_start_ns and entity:
         parent["entity_id"] = entity
     first = surroundings.ancestors[0] if surroundings and surroundings.ancestors else None
-    if first and first.pid == program.parent_tgid and first.executable is not None:
+    if first and first.pid == image.parent_tgid and first.executable is not None:
         parent["executable"] = printable(first.executable)
     return parent
 
@@ -142,16 +142,16 @@ def _arguments(process: Process, about: Document, extra: Document, absent: dict[
 
 
 def _why_no_arguments(process: Process) -> Missing:
-    program = process.program
-    if program and program.flags & PROCESS_KERNEL:
+    image = process.image
+    if image and image.flags & PROCESS_KERNEL:
         return Missing.KERNEL_THREAD
-    if program and program.flags & PROCESS_ARGS_UNREAD:
+    if image and image.flags & PROCESS_ARGS_UNREAD:
         return Missing.UNREADABLE
     surroundings = process.surroundings
     if surroundings and "args" in surroundings.missing:
         return surroundings.missing["args"]
     looked = surroundings is not None and surroundings.args is not None
-    return Missing.EMPTY if program or looked else process.untold
+    return Missing.EMPTY if image or looked else process.untold
 
 
 def _surroundings(

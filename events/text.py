@@ -110,16 +110,16 @@ def process(about: Process, call: Call, *, verbose: bool = False) -> str:
     :param verbose: also what few want to know.
     """
     parts: list[str] = []
-    program = about.program
-    if program and program.exe:
-        deleted = " (deleted)" * bool(program.flags & PROCESS_EXE_GONE)
-        parts.append(f'exe="{escape(program.exe)}"{deleted}')
+    image = about.image
+    if image and image.exe:
+        deleted = " (deleted)" * bool(image.flags & PROCESS_EXE_GONE)
+        parts.append(f'exe="{escape(image.exe)}"{deleted}')
     args, cut = arguments(about)
     if args:
         parts.append(f"args=[{_process_arguments(args, cut)}]")
     parts += _process_rights(call, verbose)
-    if program:
-        parts.append(f"parent={printable(program.parent_comm)}[{program.parent_tgid}]")
+    if image:
+        parts.append(f"parent={printable(image.parent_comm)}[{image.parent_tgid}]")
     surroundings = about.surroundings
     if surroundings and surroundings.container:
         container = surroundings.container

@@ -9,7 +9,7 @@ from struct import Struct
 from types import MappingProxyType
 from typing import Final
 
-from .call import RESULT, Blob, Call, Chunk, CommandCount, Object, ObjectKind, PartState, Program
+from .call import RESULT, Blob, Call, Chunk, CommandCount, Image, Object, ObjectKind, PartState
 from .errors import WireError
 
 WIRE_VERSION: Final = 2
@@ -135,7 +135,7 @@ _OBJECT_KINDS = frozenset(map(int, ObjectKind))
 _NO_OBJECTS: Mapping[int, Object] = MappingProxyType({})
 _NO_MEMORY: Mapping[int, Blob] = MappingProxyType({})
 
-Record = Call | Chunk | Program
+Record = Call | Chunk | Image
 
 
 def parse(record: bytes) -> Record:
@@ -209,7 +209,7 @@ def _chunk(record: bytes) -> Chunk:
     return Chunk(tid, start_ns, part, slot, offset, data)
 
 
-def _process(record: bytes) -> Program:
+def _process(record: bytes) -> Image:
     fixed = PROCESS_RECORD.size
     if len(record) < fixed:
         raise WireError(f"a process of {len(record)} bytes")
@@ -219,7 +219,7 @@ def _process(record: bytes) -> Program:
     exe = record[fixed : fixed + exe_len]
     args = record[fixed + exe_len : fixed + exe_len + args_len]
     flags = middle[-1]
-    return Program._make((*middle, _name(parent), _path(exe, flags), args))
+    return Image._make((*middle, _name(parent), _path(exe, flags), args))
 
 
 def _path(names: bytes, flags: int) -> bytes:

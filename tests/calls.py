@@ -5,7 +5,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from bpfsnoop.events.call import RESULT, Blob, Call, Object, ObjectKind, PartState, Program
+from bpfsnoop.events.call import RESULT, Blob, Call, Image, Object, ObjectKind, PartState
 from bpfsnoop.events.process import Missing, Process, Surroundings
 
 ATTR_ADDRESS = 0x7FFD_BADC_0DE8
@@ -115,9 +115,9 @@ def btf_of(**changes: Any) -> Object:
 # --- Who made it -------------------------------------------------------------------------
 
 
-def program_of(**changes: Any) -> Program:
+def image_of(**changes: Any) -> Image:
     """What the process of :func:`call_of` runs."""
-    return Program(
+    return Image(
         tgid=1_234,
         start_ns=700_000_003,
         exec_id=5,
@@ -132,12 +132,12 @@ def program_of(**changes: Any) -> Program:
 
 def process_of(
     call: Call,
-    program: Program | None = None,
+    image: Image | None = None,
     surroundings: Surroundings | None = None,
     untold: Missing = Missing.NOT_TOLD,
 ) -> Process:
     """The process of the call, of which nobody said more than the arguments do."""
-    return Process(call.tgid, call.process_start_ns, program, surroundings, untold)
+    return Process(call.tgid, call.process_start_ns, image, surroundings, untold)
 
 
 # --- As the kernel program writes it -----------------------------------------------------
@@ -214,10 +214,10 @@ def chunks_of(call: Call, kind: int, slot: int, data: bytes, start: int = 0) -> 
     ]
 
 
-def process_record(program: Program) -> bytes:
-    """:param program: with a plain path as its executable."""
-    names = b"".join(name + b"\0" for name in reversed(program.exe.split(b"/")[1:]))
-    *numbers, parent_comm, _, args = program
+def process_record(image: Image) -> bytes:
+    """:param image: with a plain path as its executable."""
+    names = b"".join(name + b"\0" for name in reversed(image.exe.split(b"/")[1:]))
+    *numbers, parent_comm, _, args = image
     head = struct.pack(
         _PROCESS, 3, *numbers, len(names), len(args), 0, parent_comm
     )  # fmt: skip

@@ -18,9 +18,9 @@ from calls import (
     call_record,
     chunk_record,
     chunks_of,
+    image_of,
     part,
     process_record,
-    program_of,
     records_of,
 )
 
@@ -199,30 +199,30 @@ def test_any_records_left_out_leave_the_others_right(data: st.DataObject) -> Non
 
 def test_a_process_is_known_to_its_calls() -> None:
     together = Assembly()
-    assert together.program(LOAD) is None
-    program = program_of()
-    assert together.feed(process_record(program)) is None
-    assert together.program(LOAD) == program
+    assert together.image(LOAD) is None
+    image = image_of()
+    assert together.feed(process_record(image)) is None
+    assert together.image(LOAD) == image
     others = LOAD._replace(tgid=5), LOAD._replace(process_start_ns=5), LOAD._replace(exec_id=6)
-    assert [together.program(other) for other in others] == [None] * 3
+    assert [together.image(other) for other in others] == [None] * 3
 
 
 def test_what_was_told_last_counts() -> None:
     together = Assembly()
     for args in (b"old\0", b"new\0"):
-        together.feed(process_record(program_of(args=args)))
-    found = together.program(LOAD)
+        together.feed(process_record(image_of(args=args)))
+    found = together.image(LOAD)
     assert found
     assert found.args == b"new\0"
 
 
 def test_the_processes_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assembly, "PROGRAMS_MAX", 10)
+    monkeypatch.setattr(assembly, "IMAGES_MAX", 10)
     together = Assembly()
     for number in range(100):
-        together.feed(process_record(program_of(exec_id=number)))
-        together.feed(process_record(program_of(exec_id=0)))
-    known = [number for number in range(100) if together.program(LOAD._replace(exec_id=number))]
+        together.feed(process_record(image_of(exec_id=number)))
+        together.feed(process_record(image_of(exec_id=0)))
+    known = [number for number in range(100) if together.image(LOAD._replace(exec_id=number))]
     assert known == [0, *range(91, 100)]
 
 

@@ -11,10 +11,10 @@ from bpfsnoop.events.call import Call
 from bpfsnoop.events.process import Missing, Surroundings
 from bpfsnoop.tracer import callers
 from bpfsnoop.tracer.callers import Callers, Key
-from calls import call_of, program_of, without_task
+from calls import call_of, image_of, without_task
 
 CALL = call_of(22, b"\3\0\0\0")
-PROGRAM = program_of()
+IMAGE = image_of()
 
 
 def surroundings(cwd: bytes) -> Surroundings:
@@ -39,12 +39,12 @@ class Looks:
 def test_a_process_is_put_together_once() -> None:
     looks = Looks()
     known = Callers(looks)
-    process = known.of(CALL, PROGRAM)
+    process = known.of(CALL, IMAGE)
     assert (process.pid, process.start_ns) == (1_234, 700_000_003)
-    assert process.program is PROGRAM
+    assert process.image is IMAGE
     assert process.surroundings == surroundings(b"/1")
-    assert known.of(CALL, PROGRAM) is process
-    assert known.of(CALL._replace(tid=5, comm=b"other", uid=9), PROGRAM) is process
+    assert known.of(CALL, IMAGE) is process
+    assert known.of(CALL._replace(tid=5, comm=b"other", uid=9), IMAGE) is process
     assert looks.asked == [Key(1_234, 700_000_003, 5, 4_242)]
 
 
@@ -54,20 +54,20 @@ def test_a_process_is_put_together_once() -> None:
 def test_another_process_program_or_cgroup_is_looked_up(change: dict[str, Any]) -> None:
     looks = Looks()
     known = Callers(looks)
-    process = known.of(CALL, PROGRAM)
-    other = known.of(CALL._replace(**change), PROGRAM)
+    process = known.of(CALL, IMAGE)
+    other = known.of(CALL._replace(**change), IMAGE)
     assert other is not process
     assert other.surroundings == surroundings(b"/2")
-    assert known.of(CALL, PROGRAM) is process
+    assert known.of(CALL, IMAGE) is process
     assert len(looks.asked) == 2
 
 
 def test_a_process_that_is_told_late_is_put_together_again() -> None:
     known = Callers(Looks())
     before = known.of(CALL, None)
-    assert (before.program, before.untold) == (None, Missing.NOT_TOLD)
-    after = known.of(CALL, PROGRAM)
-    assert after.program is PROGRAM
+    assert (before.image, before.untold) == (None, Missing.NOT_TOLD)
+    after = known.of(CALL, IMAGE)
+    assert after.image is IMAGE
     # What is known does not go again.
     assert known.of(CALL, None) is after
 
@@ -76,12 +76,12 @@ def test_a_process_that_is_told_again_is_the_same() -> None:
     """The kernel program repeats itself now and then; a line would introduce it twice."""
     looks = Looks()
     known = Callers(looks)
-    process = known.of(CALL, PROGRAM)
-    assert known.of(CALL, program_of()) is process
-    changed = known.of(CALL, program_of(args=b"other\0"))
+    process = known.of(CALL, IMAGE)
+    assert known.of(CALL, image_of()) is process
+    changed = known.of(CALL, image_of(args=b"other\0"))
     assert changed is not process
-    assert changed.program
-    assert changed.program.args == b"other\0"
+    assert changed.image
+    assert changed.image.args == b"other\0"
 
 
 def test_without_a_start_it_may_be_another_each_time() -> None:
@@ -126,13 +126,13 @@ CALLS = st.builds(
 )  # fmt: skip
 
 
-@given(st.lists(st.tuples(CALLS, st.none() | st.builds(program_of, exec_id=IDS))))
+@given(st.lists(st.tuples(CALLS, st.none() | st.builds(image_of, exec_id=IDS))))
 def test_a_process_is_always_that_of_its_call(calls: list[tuple[Call, None]]) -> None:
     known = Callers(lambda key: surroundings(b"/%d/%d" % (key.pid, key.cgroup_id)))
-    for call, program in calls:
-        process = known.of(call, program)
+    for call, image in calls:
+        process = known.of(call, image)
         assert (process.pid, process.start_ns) == (call.tgid, call.process_start_ns)
-        assert program in (None, process.program)
+        assert image in (None, process.image)
         assert process.surroundings == surroundings(b"/%d/%d" % (call.tgid, call.cgroup_id))
 
 

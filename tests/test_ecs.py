@@ -27,11 +27,11 @@ from calls import (
     blob,
     btf_of,
     call_of,
+    image_of,
     link_of,
     map_of,
     process_of,
     prog_of,
-    program_of,
     without_task,
 )
 from documents import DECODER, ORIGIN, checked, document_of
@@ -60,7 +60,7 @@ HOST = {
 
 def test_document_of_a_call_that_succeeded() -> None:
     call = call_of(0, attr("5I", 1, 4, 8, 1024, 1), retval=5)
-    process = process_of(call, program_of())
+    process = process_of(call, image_of())
     time_ns = 1_785_492_306 * 10**9 + 7
     document = checked(
         ecs.event_document(DECODER.decode(call), process, ORIGIN, time_ns=time_ns, sequence=42)

@@ -24,9 +24,9 @@ from bpfsnoop.events.call import (
     RESULT,
     Blob,
     Call,
+    Image,
     Object,
     PartState,
-    Program,
 )
 from bpfsnoop.events.errors import WireError
 from bpfsnoop.events.event import Event
@@ -146,14 +146,14 @@ def test_records_give_back_the_call_whatever_follows_them(call: Call, padding: b
 
 
 PROGRAM = st.builds(
-    Program, U32, U64, U64, U64, U32, U32, NAME,
+    Image, U32, U64, U64, U64, U32, U32, NAME,
     st.just(b"/usr/bin/x") | st.just(b"/\xff\x1b"), st.binary(max_size=40),
 )  # fmt: skip
 
 
 @fuzz
 @given(PROGRAM, st.binary(max_size=8))
-def test_a_record_gives_back_the_process(program: Program, padding: bytes) -> None:
+def test_a_record_gives_back_the_process(program: Image, padding: bytes) -> None:
     flags = program.flags & ~(wire.PROCESS_EXE_PSEUDO | wire.PROCESS_EXE_CUT)
     program = program._replace(flags=flags)
     assert wire.parse(process_record(program) + padding) == program
@@ -187,7 +187,7 @@ def test_other_bytes_are_refused_and_nothing_worse(record: bytes) -> None:
         packed = call_record(thing, b"")
         assert packed[: -16 - 4] == record[: len(packed) - 16 - 4], "all but parts_len and comm"
         shown(thing)
-    elif isinstance(thing, Program):
+    elif isinstance(thing, Image):
         who = Process(thing.tgid, thing.start_ns, thing, None)
         assert VALIDATOR.is_valid(documented(CALL, who))
     else:
@@ -211,7 +211,7 @@ def test_any_records_are_put_together_or_refused(records: list[bytes]) -> None:
         except WireError:
             continue
         if call:
-            assembly.program(call)
+            assembly.image(call)
             shown(call)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpfsnoop.events.call import Call, Program
+from bpfsnoop.events.call import Call, Image
 from bpfsnoop.events.process import Ancestor, Container, Missing, Process, Surroundings, arguments
 from bpfsnoop.events.process_document import CAPABILITIES, capabilities, entity_id
 from bpfsnoop.events.text import process as line
@@ -20,7 +20,7 @@ from bpfsnoop.events.wire import (
     PROCESS_EXE_PSEUDO,
     PROCESS_KERNEL,
 )
-from calls import call_of, process_of, program_of, without_task
+from calls import call_of, image_of, process_of, without_task
 from documents import ORIGIN, document_of
 
 CALL = call_of(22, b"\3\0\0\0")
@@ -43,21 +43,21 @@ NOTHING = Surroundings(
 )  # fmt: skip
 
 
-def about(program: Program | None, surroundings: Surroundings | None = FOUND) -> dict[str, Any]:
+def about(image: Image | None, surroundings: Surroundings | None = FOUND) -> dict[str, Any]:
     """``process`` of a document."""
-    process: dict[str, Any] = document_of(CALL, process_of(CALL, program, surroundings))["process"]
+    process: dict[str, Any] = document_of(CALL, process_of(CALL, image, surroundings))["process"]
     return process
 
 
-def beside(program: Program | None, surroundings: Surroundings | None = FOUND) -> dict[str, Any]:
+def beside(image: Image | None, surroundings: Surroundings | None = FOUND) -> dict[str, Any]:
     """``bpf.process`` of a document."""
-    document = document_of(CALL, process_of(CALL, program, surroundings))
+    document = document_of(CALL, process_of(CALL, image, surroundings))
     extra: dict[str, Any] = document["bpf"]["process"]
     return extra
 
 
-def absent(program: Program | None, surroundings: Surroundings | None = FOUND) -> Mapping[str, str]:
-    reasons: dict[str, str] = beside(program, surroundings).get("absent", {})
+def absent(image: Image | None, surroundings: Surroundings | None = FOUND) -> Mapping[str, str]:
+    reasons: dict[str, str] = beside(image, surroundings).get("absent", {})
     return reasons
 
 
@@ -65,7 +65,7 @@ def absent(program: Program | None, surroundings: Surroundings | None = FOUND) -
 
 
 def test_all_that_can_be_known() -> None:
-    shown = about(program_of())
+    shown = about(image_of())
     assert shown["executable"] == "/usr/bin/loader"
     assert shown["args"] == ["loader", "-v", "x"]
     assert shown["working_directory"] == "/root"
@@ -76,7 +76,7 @@ def test_all_that_can_be_known() -> None:
         {"pid": 1_200, "name": "bash", "executable": "/bin/bash"},
         {"pid": 1, "name": "init"},
     ]
-    extra = beside(program_of())
+    extra = beside(image_of())
     assert (extra["exe_deleted"], extra["exe_memfd"]) == (False, False)
     assert (extra["cgroup"], extra["in_container"]) == ("/system.slice", False)
     assert not {"absent", "exe_cut", "args_cut", "ancestors_cut"} & extra.keys()
@@ -94,30 +94,30 @@ def test_all_that_can_be_known() -> None:
     ],
 )
 def test_what_a_process_runs_from(flags: int, exe: bytes, shown: dict[str, bool]) -> None:
-    program = program_of(flags=flags, exe=exe)
-    extra = beside(program)
+    image = image_of(flags=flags, exe=exe)
+    extra = beside(image)
     assert extra | shown == extra
-    assert about(program)["executable"] == exe.decode()
+    assert about(image)["executable"] == exe.decode()
 
 
 def test_hostile_names_are_spelled_out() -> None:
     evil = b'\x1b[2J\n"\xff'
     spelled = '\\33[2J\\n"\\377'
     found = FOUND._replace(cwd=evil, cgroup=evil, ancestors=(Ancestor(1_200, evil, evil, 3),))
-    program = program_of(exe=evil, args=evil + b"\0", parent_comm=evil)
-    shown = about(program, found)
+    image = image_of(exe=evil, args=evil + b"\0", parent_comm=evil)
+    shown = about(image, found)
     assert shown["executable"] == shown["working_directory"] == spelled
     assert shown["args"] == [spelled]
     assert shown["parent"]["name"] == shown["parent"]["executable"] == spelled
     assert shown["ancestors"][0] == {"pid": 1_200, "name": spelled, "executable": spelled}
-    assert beside(program, found)["cgroup"] == spelled
+    assert beside(image, found)["cgroup"] == spelled
 
 
 def test_the_parent_s_executable_is_that_of_the_parent() -> None:
     """The parent may have ended since, and the process have another one now."""
     other = FOUND._replace(ancestors=(Ancestor(1, b"init", b"/sbin/init", 0),))
-    assert "executable" not in about(program_of(), other)["parent"]
-    assert "executable" not in about(program_of(), NOTHING)["parent"]
+    assert "executable" not in about(image_of(), other)["parent"]
+    assert "executable" not in about(image_of(), NOTHING)["parent"]
 
 
 # --- Arguments ---------------------------------------------------------------------------
@@ -146,10 +146,10 @@ CUT = PROCESS_ARGS_CUT
 def test_arguments(
     flags: int, told: bytes, found: tuple[bytes, ...] | None, args: list[bytes], cut: bool
 ) -> None:
-    program = program_of(flags=flags, args=told)
-    process = process_of(CALL, program, NOTHING._replace(args=found))
+    image = image_of(flags=flags, args=told)
+    process = process_of(CALL, image, NOTHING._replace(args=found))
     assert arguments(process) == (args, cut)
-    assert beside(program, process.surroundings).get("args_cut", False) == cut
+    assert beside(image, process.surroundings).get("args_cut", False) == cut
 
 
 def test_arguments_that_only_proc_knows() -> None:
@@ -188,28 +188,28 @@ def test_every_reason_is_told(what: str, reason: Missing) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "found", "reasons"),
+    ("image", "found", "reasons"),
     [
-        (program_of(flags=PROCESS_KERNEL, exe=b"", args=b""), FOUND._replace(args=None),
+        (image_of(flags=PROCESS_KERNEL, exe=b"", args=b""), FOUND._replace(args=None),
          {"executable": "kernel_thread", "args": "kernel_thread"}),
-        (program_of(exe=b""), FOUND, {"executable": "unreadable"}),
-        (program_of(args=b""), FOUND, {"args": "empty"}),
-        (program_of(args=b"", flags=PROCESS_ARGS_UNREAD), FOUND._replace(args=None),
+        (image_of(exe=b""), FOUND, {"executable": "unreadable"}),
+        (image_of(args=b""), FOUND, {"args": "empty"}),
+        (image_of(args=b"", flags=PROCESS_ARGS_UNREAD), FOUND._replace(args=None),
          {"args": "unreadable"}),
         (None, FOUND._replace(args=()), {"executable": "not_told", "parent": "not_told",
                                          "args": "empty"}),
         # The first process has no ancestors.
-        (program_of(), FOUND._replace(ancestors=()), {"ancestors": "empty"}),
-        (program_of(), FOUND._replace(cgroup=None), {"cgroup": "not_told"}),
-        (program_of(), FOUND, {}),
+        (image_of(), FOUND._replace(ancestors=()), {"ancestors": "empty"}),
+        (image_of(), FOUND._replace(cgroup=None), {"cgroup": "not_told"}),
+        (image_of(), FOUND, {}),
     ],
 )  # fmt: skip
-def test_reasons(program: Program | None, found: Surroundings, reasons: Mapping[str, str]) -> None:
-    assert absent(program, found) == reasons
+def test_reasons(image: Image | None, found: Surroundings, reasons: Mapping[str, str]) -> None:
+    assert absent(image, found) == reasons
 
 
 def test_ancestors_that_are_cut_say_so() -> None:
-    assert beside(program_of(), FOUND._replace(ancestors_cut=True))["ancestors_cut"] is True
+    assert beside(image_of(), FOUND._replace(ancestors_cut=True))["ancestors_cut"] is True
 
 
 # --- Containers --------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_ancestors_that_are_cut_say_so() -> None:
 )  # fmt: skip
 def test_containers(container: Container | None, shown: dict[str, Any]) -> None:
     found = FOUND._replace(container=container)
-    document = document_of(CALL, process_of(CALL, program_of(), found))
+    document = document_of(CALL, process_of(CALL, image_of(), found))
     assert {key: document[key] for key in ("container", "orchestrator") if key in document} == shown
     assert document["bpf"]["process"]["in_container"] == (container is not None)
 
@@ -246,9 +246,9 @@ def test_an_entity_id_is_for_ever() -> None:
 
 
 def test_calls_and_children_agree_on_a_process() -> None:
-    process = about(program_of())
+    process = about(image_of())
     child = call_of(22, b"\3\0\0\0")._replace(tgid=5, process_start_ns=9)
-    told = program_of(tgid=5, start_ns=9, parent_tgid=1_234, parent_start_ns=700_000_003)
+    told = image_of(tgid=5, start_ns=9, parent_tgid=1_234, parent_start_ns=700_000_003)
     parent = document_of(child, process_of(child, told))["process"]["parent"]
     assert parent["entity_id"] == process["entity_id"]
     # execve(2) makes no other process of it.
@@ -257,7 +257,7 @@ def test_calls_and_children_agree_on_a_process() -> None:
 
 
 def test_a_parent_whose_start_is_not_known_has_no_entity_id() -> None:
-    assert "entity_id" not in about(program_of(parent_start_ns=0))["parent"]
+    assert "entity_id" not in about(image_of(parent_start_ns=0))["parent"]
 
 
 BOOTS = st.sampled_from([f"{number:032x}" for number in range(3)])
@@ -275,7 +275,7 @@ def test_processes_differ_in_their_entity_ids(
 def test_a_boot_without_an_id_has_processes_without_one(boot_id: str) -> None:
     """Another boot of that host could have a process of the same pid and start."""
     origin = ORIGIN._replace(boot_id=boot_id)
-    document = document_of(CALL, process_of(CALL, program_of()), origin=origin)
+    document = document_of(CALL, process_of(CALL, image_of()), origin=origin)
     assert "entity_id" not in document["process"]
     assert "entity_id" not in document["process"]["parent"]
     assert document["bpf"]["process"]["absent"]["entity_id"] == "no_boot_id"
@@ -297,33 +297,33 @@ def test_capabilities_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "found", "shown"),
+    ("image", "found", "shown"),
     [
-        (program_of(), FOUND,
+        (image_of(), FOUND,
          'exe="/usr/bin/loader", args=["loader", "-v", "x"], uid=7, parent=bash[1200],'
          ' cgroup="/system.slice"'),
-        (program_of(flags=PROCESS_EXE_GONE), NOTHING,
+        (image_of(flags=PROCESS_EXE_GONE), NOTHING,
          'exe="/usr/bin/loader" (deleted), args=["loader", "-v", "x"], uid=7,'
          " parent=bash[1200]"),
         (None, None, "uid=7"),
         (None, FOUND._replace(cgroup=b"/"), 'args=["loader", "-v", "x"], uid=7'),
-        (program_of(args=b"a\0b", flags=PROCESS_ARGS_CUT), NOTHING,
+        (image_of(args=b"a\0b", flags=PROCESS_ARGS_CUT), NOTHING,
          'exe="/usr/bin/loader", args=["a", "b", ...], uid=7, parent=bash[1200]'),
-        (program_of(args=b"a" * 256 + b"\0b\0"), NOTHING,
+        (image_of(args=b"a" * 256 + b"\0b\0"), NOTHING,
          f'exe="/usr/bin/loader", args=["{"a" * 256}", ""...], uid=7, parent=bash[1200]'),
-        (program_of(args=b"a" * 257 + b"\0"), NOTHING,
+        (image_of(args=b"a" * 257 + b"\0"), NOTHING,
          f'exe="/usr/bin/loader", args=["{"a" * 256}"...], uid=7, parent=bash[1200]'),
         (None, NOTHING._replace(cgroup=b"/x", container=Container(ID, "docker", "")),
          "uid=7, container=docker:0123456789ab"),
         (None, NOTHING._replace(cgroup=b"/x", container=Container(ID, "", "")),
          "uid=7, container=unknown:0123456789ab"),
-        (program_of(exe=b'/\x1b[2J"\n', args=b'"\x9b\0', parent_comm=b"\x07]"),
+        (image_of(exe=b'/\x1b[2J"\n', args=b'"\x9b\0', parent_comm=b"\x07]"),
          NOTHING._replace(cgroup=b'/"\n'),
          r'exe="/\33[2J\"\n", args=["\"\233"], uid=7, parent=\7][1200], cgroup="/\"\n"'),
     ],
 )  # fmt: skip
-def test_line(program: Program | None, found: Surroundings | None, shown: str) -> None:
-    process = process_of(CALL, program, found)
+def test_line(image: Image | None, found: Surroundings | None, shown: str) -> None:
+    process = process_of(CALL, image, found)
     call = CALL._replace(uid=7, euid=7, comm=b"loader")
     assert line(process, call) == f"--- loader[1234] {{{shown}}} ---"
     hostile = call._replace(comm=b"\x1b\n")
@@ -354,8 +354,8 @@ def test_rights_in_a_line(change: dict[str, Any], verbose: bool, shown: str) -> 
 
 BYTES = st.binary(max_size=12)
 U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
-PROGRAMS = st.builds(
-    Program, U32, st.just(0) | U64, U64, st.just(0) | U64, U32,
+IMAGES = st.builds(
+    Image, U32, st.just(0) | U64, U64, st.just(0) | U64, U32,
     st.integers(0, 127), BYTES, BYTES | st.just(b"memfd:x"), BYTES | st.just(b"a\0b\0"),
 )  # fmt: skip
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=5)
@@ -381,20 +381,20 @@ EXPLAINED = ("entity_id", "start", "executable", "parent", "args", "working_dire
 
 @settings(deadline=None, max_examples=500)
 @given(
-    st.none() | PROGRAMS,
+    st.none() | IMAGES,
     st.none() | SURROUNDINGS,
     st.sampled_from(Missing),
     st.sampled_from([CALL, CALL._replace(pid_namespace=0), without_task(CALL)]),
     BYTES,
 )
 def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
-    program: Program | None,
+    image: Image | None,
     found: Surroundings | None,
     untold: Missing,
     call: Call,
     comm: bytes,
 ) -> None:
-    process: Process = process_of(call, program, found, untold)
+    process: Process = process_of(call, image, found, untold)
     shown = line(process, call._replace(comm=comm), verbose=True)
     assert shown.isascii()
     assert shown.isprintable()

@@ -43,9 +43,9 @@ from bpfsnoop.tracer.source import Live, Replay
 from calls import (
     blob,
     call_of,
+    image_of,
     process_of,
     process_record,
-    program_of,
     record_of,
     records_of,
     without_task,
@@ -454,7 +454,7 @@ def test_a_replay_is_the_run_document_for_document() -> None:
     """With chunks, processes that are told once, twice or never, and what /proc said."""
     calls = [_another(call, number) for number in range(1, 8) for call in (*CALLS, LONG)]
     told = [
-        process_record(program_of(tgid=call.tgid, start_ns=call.process_start_ns))
+        process_record(image_of(tgid=call.tgid, start_ns=call.process_start_ns))
         for call in calls
         if call.tgid % 2
     ]

@@ -29,11 +29,11 @@ from calls import (
     blob,
     btf_of,
     call_of,
+    image_of,
     link_of,
     map_of,
     process_of,
     prog_of,
-    program_of,
     without_task,
 )
 from documents import ORIGIN, SCHEMA, VALIDATOR, checked, document_of
@@ -220,7 +220,7 @@ _SURROUNDINGS = Surroundings(
     ),
     missing={},
 )
-_CUT = program_of(flags=PROCESS_EXE_CUT | PROCESS_ARGS_CUT, args=b"load")
+_CUT = image_of(flags=PROCESS_EXE_CUT | PROCESS_ARGS_CUT, args=b"load")
 
 FULL = document_of(_FULL_CALL, process_of(_FULL_CALL, _CUT, _SURROUNDINGS), message="bpf(...)")
 """A document with everything that one can have, but for what only the next two have."""
@@ -240,7 +240,7 @@ _HYBRID = Surroundings(
     None, False, None, (), False, b"/", None, {"container": Missing.GONE, "args": Missing.GONE}
 )
 _LOCKED = call_of(22, b"\3\0\0\0")._replace(pid_namespace=0)
-LOCKED = document_of(_LOCKED, process_of(_LOCKED, program_of(parent_comm=b""), _HYBRID))
+LOCKED = document_of(_LOCKED, process_of(_LOCKED, image_of(parent_comm=b""), _HYBRID))
 """Kernel memory could not be read, and the process was gone."""
 
 LOSS = checked(

@@ -31,7 +31,7 @@ from bpfsnoop.tracer.sinks import (
     say,
     sinks_for,
 )
-from calls import attr, blob, call_of, process_of, program_of
+from calls import attr, blob, call_of, image_of, process_of
 from documents import DECODER, ORIGIN, VALIDATOR
 
 FREEZE = call_of(22, b"\3\0\0\0")
@@ -245,7 +245,7 @@ def _told(path: Path, output: Output, style: TextStyle, *calls: tuple[Call, Proc
 
 
 def test_a_process_is_introduced_before_its_first_call(path: Path, output: Output) -> None:
-    process = process_of(FREEZE, program_of())
+    process = process_of(FREEZE, image_of())
     other = FREEZE._replace(tgid=5, comm=b"x\x1b[2J", uid=0, euid=0)
     calls = (FREEZE, process), (other, process_of(other)), (FREEZE, process)
     assert _told(path, output, SEVERAL, *calls) == [
@@ -257,7 +257,7 @@ def test_a_process_is_introduced_before_its_first_call(path: Path, output: Outpu
 
 def test_what_a_pid_stands_for_now_is_said_again(path: Path, output: Output) -> None:
     """After execve(2), and when another process has its pid."""
-    first, second = process_of(FREEZE, program_of()), process_of(FREEZE, program_of(exe=b"/bin/x"))
+    first, second = process_of(FREEZE, image_of()), process_of(FREEZE, image_of(exe=b"/bin/x"))
     lines = _told(path, output, SEVERAL, (FREEZE, first), (FREEZE, second), (FREEZE, second))
     assert lines == [
         INTRODUCED, PREFIXED, INTRODUCED.replace("/usr/bin/loader", "/bin/x"), PREFIXED, PREFIXED,
@@ -265,7 +265,7 @@ def test_what_a_pid_stands_for_now_is_said_again(path: Path, output: Output) -> 
 
 
 def test_other_rights_are_said_before_the_first_call_with_them(path: Path, output: Output) -> None:
-    process = process_of(FREEZE, program_of())
+    process = process_of(FREEZE, image_of())
     dropped = FREEZE._replace(uid=5, euid=5)
     lines = _told(path, output, SEVERAL, *((call, process) for call in (FREEZE, dropped, dropped)))
     assert lines == [
@@ -274,7 +274,7 @@ def test_other_rights_are_said_before_the_first_call_with_them(path: Path, outpu
 
 
 def test_a_single_process_needs_no_introduction(path: Path, output: Output) -> None:
-    process = process_of(FREEZE, program_of())
+    process = process_of(FREEZE, image_of())
     quiet = replace(SEVERAL, introduce=False)
     assert _told(path, output, quiet, (FREEZE, process)) == [PREFIXED]
 
@@ -302,12 +302,12 @@ def test_introductions_of_many_processes_are_not_kept_for_ever(
 
 def test_an_introduction_is_dim_where_there_are_colours(path: Path, output: Output) -> None:
     style = replace(SEVERAL, color=True)
-    first, _ = _told(path, output, style, (FREEZE, process_of(FREEZE, program_of())))
+    first, _ = _told(path, output, style, (FREEZE, process_of(FREEZE, image_of())))
     assert first == f"\x1b[2m{INTRODUCED}\x1b[0m"
 
 
 def test_documents_say_in_each_who_it_is(path: Path, output: Output) -> None:
-    process = process_of(FREEZE, program_of())
+    process = process_of(FREEZE, image_of())
     sink = JsonSink(output, ORIGIN, SEVERAL)
     sink.event(DECODER.decode(FREEZE), process, NOON, 1)
     sink.event(DECODER.decode(FREEZE), process, NOON, 2)

@@ -22,7 +22,7 @@ from bpfsnoop.decoders import uapi
 from bpfsnoop.decoders.layout import Layout
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import wire
-from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Object, Program
+from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Image, Object
 from bpfsnoop.events.value import DirFd, Enum, Flags
 from bpfsnoop.tracer import own
 from btf_reader import Btf, Member
@@ -318,7 +318,7 @@ RECORDS = {
     ),
     "process_record": (
         wire.PROCESS_RECORD,
-        ["kind", *Program._fields[:-3], "exe_len", "args_len", "reserved", "parent_comm"],
+        ["kind", *Image._fields[:-3], "exe_len", "args_len", "reserved", "parent_comm"],
     ),
     "memory_row": (
         wire.MEMORY_ROW,

@@ -3,13 +3,13 @@
 
 from typing import Final
 
-from ..events.call import Call, Chunk, Program
+from ..events.call import Call, Chunk, Image
 from ..events.wire import ANNOUNCE_AGAIN, PART_ATTR_ENTRY, PART_ATTR_EXIT, PART_MEMORY, parse
 from .recent import Recent
 
-PROGRAMS_MAX: Final = 2 * ANNOUNCE_AGAIN
+IMAGES_MAX: Final = 2 * ANNOUNCE_AGAIN
 """More than the kernel program lets pass before it tells a process again."""
-PROGRAMS_BYTES: Final = 8 << 20
+IMAGES_BYTES: Final = 8 << 20
 """What they take, about: more than it lets pass of the longest ones."""
 PENDING_MAX: Final = 64 << 20
 """Bytes of calls that have not returned: 30 programs of the largest size."""
@@ -27,8 +27,8 @@ class Assembly:
     def __init__(self) -> None:
         self._pending: dict[_Call, _Parts] = {}
         self._pending_bytes = 0
-        self._programs: Recent[tuple[int, int, int], Program] = Recent(
-            PROGRAMS_MAX, PROGRAMS_BYTES, lambda program: len(program.exe) + len(program.args)
+        self._images: Recent[tuple[int, int, int], Image] = Recent(
+            IMAGES_MAX, IMAGES_BYTES, lambda image: len(image.exe) + len(image.args)
         )
 
     def feed(self, record: bytes) -> Call | None:
@@ -46,19 +46,19 @@ class Assembly:
             self._remember(thing)
         return None
 
-    def program(self, call: Call) -> Program | None:
+    def image(self, call: Call) -> Image | None:
         """What the process of the call runs, if the kernel has told and it was not lost."""
         return self.run_by(call.tgid, call.process_start_ns, call.exec_id)
 
-    def run_by(self, pid: int, start_ns: int, exec_id: int) -> Program | None:
+    def run_by(self, pid: int, start_ns: int, exec_id: int) -> Image | None:
         """The same by what tells a process, and its programs, from others."""
-        return self._programs.get((pid, start_ns, exec_id))
+        return self._images.get((pid, start_ns, exec_id))
 
-    def _remember(self, program: Program) -> None:
+    def _remember(self, image: Image) -> None:
         # Each of its threads may tell the same: then it stays the same.
-        key = (program.tgid, program.start_ns, program.exec_id)
-        known = self._programs.get(key)
-        self._programs[key] = program if known is None or known != program else known
+        key = (image.tgid, image.start_ns, image.exec_id)
+        known = self._images.get(key)
+        self._images[key] = image if known is None or known != image else known
 
     def _keep(self, chunk: Chunk) -> None:
         parts = self._pending.setdefault((chunk.tid, chunk.start_ns), {})

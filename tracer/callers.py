@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from ..events.call import Call, Program
+from ..events.call import Call, Image
 from ..events.process import Missing, Process, Surroundings
 from .recent import Recent
 
@@ -33,11 +33,11 @@ class Callers:
         self._look = look
         self._known: Recent[Key, Process] = Recent(KEPT, KEPT_BYTES, _size)
 
-    def of(self, call: Call, program: Program | None) -> Process:
-        """:param program: as the kernel told it; None if it did not."""
+    def of(self, call: Call, image: Image | None) -> Process:
+        """:param image: as the kernel told it; None if it did not."""
         key = Key(call.tgid, call.process_start_ns, call.exec_id, call.cgroup_id)
         known = self._known.get(key)
-        nothing_new = known is not None and (program is None or program == known.program)
+        nothing_new = known is not None and (image is None or image == known.image)
         if known is not None and nothing_new and key.start_ns:
             return known
         found = self._look(key)
@@ -45,7 +45,7 @@ class Callers:
         if known is not None and nothing_new and found == known.surroundings:
             return known
         untold = Missing.NOT_TOLD if call.has_task else Missing.NO_BTF
-        known = Process(key.pid, key.start_ns, program, found, untold)
+        known = Process(key.pid, key.start_ns, image, found, untold)
         self._known[key] = known
         return known
 

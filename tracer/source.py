@@ -127,7 +127,7 @@ class Live:
                 self._recorder.clock(offset)
         calls = [call for record in records if (call := self._assembly.feed(record))]
         # Processes first: they may end at any time, and a replay must know them by then.
-        seen = [Seen(call, self._callers.of(call, self._assembly.program(call)))
+        seen = [Seen(call, self._callers.of(call, self._assembly.image(call)))
                 for call in calls]  # fmt: skip
         self._arrived += len(calls)
         if self._recorder:
@@ -135,8 +135,8 @@ class Live:
         return Batch(seen, self._clock_offset_ns)
 
     def _look(self, key: Key) -> Surroundings:
-        program = self._assembly.run_by(key.pid, key.start_ns, key.exec_id)
-        parent = (program.parent_tgid, program.parent_start_ns) if program else None
+        image = self._assembly.run_by(key.pid, key.start_ns, key.exec_id)
+        parent = (image.parent_tgid, image.parent_start_ns) if image else None
         found = self._proc.surroundings(key.pid, key.start_ns, key.cgroup_id, key.exec_id, parent)
         if self._recorder:
             self._recorder.process(key, found)
@@ -180,7 +180,7 @@ class Replay:
             for kind, payload in self._recording.frames():
                 if kind == recording.CALL and not self._finished:
                     if call := self._assembly.feed(payload):
-                        process = self._callers.of(call, self._assembly.program(call))
+                        process = self._callers.of(call, self._assembly.image(call))
                         calls.append(Seen(call, process))
                 elif kind == recording.PROCESS:
                     key, surroundings = recording.parse_process(payload, self._path)
