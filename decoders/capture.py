@@ -11,6 +11,9 @@ from ..events.wire import (
     COMMAND_PLAN,
     FDS_MAX,
     MEMORY_ROW,
+    RING_CONTROL,
+    RING_DATA,
+    RING_VITAL,
     ROWS_MAX,
     SHAPE_BULK,
     SHAPE_BYTES,
@@ -67,9 +70,15 @@ def _plan(command: Command, bulk_limit: int) -> bytes:
     assert len(rows) <= ROWS_MAX, command.name
     return COMMAND_PLAN.pack(
         len(fds), len(rows), command.returns_fd, any(special), special,
-        0, *fds, *[0] * (FDS_MAX - len(fds)), _value_flags(command, rows),
+        _ring(command), *fds, *[0] * (FDS_MAX - len(fds)), _value_flags(command, rows),
         b"".join(_row(row, bulk_limit) for row in rows),
     )  # fmt: skip
+
+
+def _ring(command: Command) -> int:
+    if command.data:
+        return RING_DATA
+    return RING_VITAL if command.vital else RING_CONTROL
 
 
 def _value_flags(command: Command, rows: Sequence[_Pointer]) -> int:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """``decode(Call) -> Event``: total and pure."""
 
+import errno
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from ..events.call import COMMON_ATTRS, RESULT, Call, Object, ObjectKind
+from ..events.call import COMMON_ATTRS, RESULT, Call, CallFlag, Object, ObjectKind
 from ..events.event import (
+    ATTR_PARTLY_READ,
     ATTR_READ_AT_EXIT,
+    ENTRY_UNSEEN,
     OUTPUT_UNREADABLE,
     PARTS_MISSING,
+    TOCTOU_SUSPECT,
     Absence,
     Behind,
     Event,
@@ -17,8 +21,8 @@ from ..events.event import (
 from ..events.memory import Memory
 from ..events.object import Described
 from ..events.value import Detail, Enum, Fd, Items
-from ..events.wire import ATTR_MAX, CALL_NO_ROOM, COMMAND_OTHER
-from . import uapi
+from ..events.wire import ATTR_MAX, COMMAND_OTHER
+from . import truth, uapi
 from .layout import Command, Details, Field, nested
 from .table import COMMANDS
 
@@ -64,14 +68,17 @@ class Decoder:
     def decode(self, call: Call) -> Event:
         """What the call was. Any call has an answer; nothing is raised."""
         command = self._commands.get(call.command)
+        notes = _circumstances(call)
         if command is None:
             name = self._unknown_commands.get(call.command, "")
-            return Event(call, name, None, Absence.UNKNOWN_COMMAND)
+            return Event(call, name, None, Absence.UNKNOWN_COMMAND, notes=notes)
         absence = _absence(call)
         if absence:
             described = self._described(call.objects)
-            return Event(call, command.name, None, absence, result=described.get(RESULT))
-        return _decoded(command, call, self._described(call.objects))
+            return Event(
+                call, command.name, None, absence, result=described.get(RESULT), notes=notes
+            )
+        return _decoded(command, call, self._described(call.objects), notes)
 
     def _described(self, objects: Mapping[int, Object]) -> Mapping[int, Described]:
         return {at: Described(found, self._type_name(found)) for at, found in objects.items()}
@@ -88,9 +95,19 @@ def _absence(call: Call) -> Absence | None:
         return Absence.EMPTY
     if call.size > ATTR_MAX:
         return Absence.OVERSIZE
-    if call.size > len(call.entry) and call.size > len(call.exit):
-        return Absence.UNREADABLE
-    return None
+    incomplete = call.kernel is None and call.size > max(len(call.entry), len(call.exit))
+    # What the kernel could not read either, it did not act on.
+    faulted = call.retval == -errno.EFAULT or not (call.entry or call.exit)
+    return Absence.UNREADABLE if incomplete and faulted else None
+
+
+def _circumstances(call: Call) -> tuple[str, ...]:
+    notes: tuple[str, ...] = ()
+    if call.flags & CallFlag.NO_ENTRY:
+        notes += (ENTRY_UNSEEN,)
+    if call.flags & CallFlag.NO_ROOM:
+        notes += (PARTS_MISSING,)
+    return notes
 
 
 class _Details:
@@ -119,43 +136,56 @@ class _Details:
         return None
 
 
-def _decoded(command: Command, call: Call, objects: Mapping[int, Described]) -> Event:
-    size = call.size
-    plan = command.layout.plan(size)
-    entry, exit_ = call.entry, call.exit
-    notes: tuple[str, ...] = ()
-    if len(entry) < size:
-        entry, notes = exit_, (ATTR_READ_AT_EXIT,)
-    elif plan.has_outputs and len(exit_) < size:
-        exit_, notes = entry, (OUTPUT_UNREADABLE,)
+def _passed(call: Call) -> tuple[bytes, tuple[str, ...]]:
+    # attr as the kernel has it, or else as it was found, and what is to be said of that.
+    if call.kernel is not None:  # behind its end the kernel saw to it that all is zero
+        return call.kernel[: call.size].ljust(call.size, b"\0"), ()
+    passed, notes = call.entry, tuple[str, ...]()
+    if len(call.entry) < call.size and len(call.exit) > len(call.entry):
+        passed, notes = call.exit, (ATTR_READ_AT_EXIT,)
+    if len(passed) < call.size:
+        notes += (ATTR_PARTLY_READ,)
+    return passed, notes
 
-    if call.flags & CALL_NO_ROOM:
-        notes += (PARTS_MISSING,)
-    raw = plan.unpack(entry)
+
+def _decoded(
+    command: Command, call: Call, objects: Mapping[int, Described], notes: tuple[str, ...]
+) -> Event:
+    size = call.size
+    passed, how = _passed(call)
+    plan = command.layout.plan(size, len(passed))
+    exit_ = call.exit
+    if plan.has_outputs and len(exit_) < min(size, len(passed)):
+        exit_ = passed
+        how += (OUTPUT_UNREADABLE,)
+    differs = truth.differences(command, call, passed)
+    notes = how + notes + (TOCTOU_SUSPECT,) * bool(differs)
+
+    raw = plan.unpack(passed)
     final = plan.unpack(exit_) if plan.has_outputs else raw
     details = _Details(call, objects)
     items, after = plan.items(raw, final, details=details)
     known = command.layout.end
 
     if command.arms and size > known:
-        arm_items, known = _arm(command, plan.values(raw), entry, details)
+        arm_items, known = _arm(command, plan.values(raw), passed, size, details)
         items += arm_items
 
-    rest = entry[known:]
+    rest = passed[known:]
     trailing = Trailing(known, rest) if rest.strip(b"\0") else None
     return Event(
         call, command.name, items, None, command.wrapper, after, trailing,
-        tuple(details.behind), objects.get(RESULT), tuple(details.memory), notes,
+        tuple(details.behind), objects.get(RESULT), tuple(details.memory), notes, differs,
     )  # fmt: skip
 
 
 def _arm(
-    command: Command, values: Mapping[str, int], data: bytes, details: Details
+    command: Command, values: Mapping[str, int], data: bytes, size: int, details: Details
 ) -> tuple[Items, int]:
     # The fields of the arm that applies, and where the known bytes end with it.
     for arm, layout in command.arm_layouts:
         if arm.when(values):
-            plan = layout.plan(len(data))
+            plan = layout.plan(size, len(data))
             raw = plan.unpack(data)
             items, _ = plan.items(raw, raw, values, details)
             return (nested(arm.name, items),) if arm.name else items, layout.end

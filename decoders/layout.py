@@ -13,6 +13,7 @@ field; what is missing of the rest counts as zero, as it does in the kernel. The
 first group is always there.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum as PyEnum
@@ -288,6 +289,8 @@ class Command:
     """A descriptor, if it succeeds."""
     data: bool = False
     """Works on the contents of maps or walks ids, and so comes by the million."""
+    vital: bool = False
+    """What runs in the kernel, or stays there, is other than before if it succeeds."""
 
     @cached_property
     def layout(self) -> "Layout":
@@ -297,6 +300,12 @@ class Command:
     def arm_layouts(self) -> tuple[tuple[Arm, "Layout"], ...]:
         start = _aligned(self.layout.end, 8)  # every arm of union bpf_attr has a u64
         return tuple((arm, Layout(arm.rows, start)) for arm in self.arms)
+
+    def field_at(self, offset: int) -> str:
+        """The name of the field at this offset; of a union's, the first; or empty."""
+        layouts = [self.layout, *(layout for _, layout in self.arm_layouts)]
+        slots = (slot for layout in layouts for slot in layout.slots if slot.fields)
+        return next((slot.fields[0].name for slot in slots if slot.offset == offset), "")
 
     def renamed(self, rename: Callable[[Enum], Enum]) -> "Command":
         """The same with every enum replaced by what ``rename`` makes of it."""
@@ -313,6 +322,9 @@ class Slot(NamedTuple):
     threshold: int
     """Shown if the caller's size is larger; -1 for the first group."""
 
+    def names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.fields)
+
 
 class Layout:
     """Rows with their offsets.
@@ -325,14 +337,26 @@ class Layout:
         last = self.slots[-1]
         self.end = last.offset + _ctype(last).size if last.fields else last.offset
         """Offset of the first byte behind the last field."""
-        self._plans: dict[int, Plan] = {}
+        self._plans: dict[tuple[int, int], Plan] = {}
 
-    def plan(self, size: int) -> "Plan":
-        """How to read a struct of which the caller passed this many bytes."""
+    def offset_of(self, name: str) -> int:
+        """Of a field in ``union bpf_attr``, bytes.
+
+        :raises StopIteration: there is none of that name.
+        """
+        return next(slot.offset for slot in self.slots if name in slot.names())
+
+    def plan(self, size: int, read: int | None = None) -> "Plan":
+        """How to read a struct of which the caller passed this many bytes.
+
+        :param read: so many of them are known: fields that do not end within are left out.
+        """
         size = min(size, self.end)
-        plan = self._plans.get(size)
+        known = self.end if read is None or read >= size else read
+        plan = self._plans.get((size, known))
         if plan is None:
-            plan = self._plans[size] = Plan(self.slots, size)
+            slots = [slot for slot in self.slots if not slot.fields or _end(slot) <= known]
+            plan = self._plans[size, known] = Plan(slots, size)
         return plan
 
 
@@ -369,12 +393,24 @@ class Plan:
         return packing.unpack_from(data)
 
     def values(self, raw: Sequence[int]) -> Values:
-        """By name, each member of a union under its own."""
-        return {
-            field.name: value
+        """By name, each member of a union under its own; 0 for those that are not there."""
+        return defaultdict(int, (
+            (field.name, value)
             for fields, value in zip(self._slots, raw, strict=True)
             for field in fields
-        }
+        ))  # fmt: skip
+
+    def changed_inputs(
+        self, before: Sequence[int], after: Sequence[int], outer: Values = _NOTHING
+    ) -> Iterator[str]:
+        """The fields that only the caller writes and that differ.
+
+        :param outer: what conditions may refer to besides these fields.
+        """
+        values = defaultdict(int, {**outer, **self.values(before)})
+        for fields, old, new in zip(self._slots, before, after, strict=True):
+            if old != new and fields[0].moment is Moment.ENTRY:
+                yield next((f for f in fields if not f.when or f.when(values)), fields[0]).name
 
     def items(
         self,
@@ -395,7 +431,7 @@ class Plan:
             if details:
                 self._fill_in(plain, details, entry)
             return tuple(plain), ()
-        values = {**outer, **self.values(entry)}
+        values = defaultdict(int, {**outer, **self.values(entry)})
         items: list[Item] = []
         reply: list[Item] = []
         for fields, at, old, new in zip(self._slots, self._offsets, entry, final, strict=True):
@@ -455,6 +491,10 @@ def _fields(row: Row) -> tuple[Field, ...]:
 
 def _ctype(slot: Slot) -> CType:
     return slot.fields[0].ctype
+
+
+def _end(slot: Slot) -> int:
+    return slot.offset + _ctype(slot).size
 
 
 def _code(slot: Slot) -> str:

@@ -115,20 +115,20 @@ LINK_CREATE = Command(28, "BPF_LINK_CREATE", [[
         u32("flags", uapi.XDP_FLAGS, when=among("attach_type", uapi.XDP)),
         u32("flags", uapi.ATTACH_FLAGS),
     ),
-]], wrapper="link_create", arms=_ARMS, returns_fd=True)  # fmt: skip
+]], wrapper="link_create", arms=_ARMS, returns_fd=True, vital=True)  # fmt: skip
 
 LINK_UPDATE = Command(29, "BPF_LINK_UPDATE", [[
     fd("link_fd"),
     fd("new_prog_fd"),
     u32("flags", uapi.ATTACH_FLAGS),
     fd("old_prog_fd", when=has("flags", uapi.BPF_F_REPLACE)),
-]], wrapper="link_update")  # fmt: skip
+]], wrapper="link_update", vital=True)  # fmt: skip
 
 ITER_CREATE = Command(33, "BPF_ITER_CREATE", [[
     fd("link_fd"),
     u32("flags", uapi.NO_FLAGS),
 ]], wrapper="iter_create", returns_fd=True)  # fmt: skip
 
-LINK_DETACH = Command(34, "BPF_LINK_DETACH", [fd("link_fd")], wrapper="link_detach")
+LINK_DETACH = Command(34, "BPF_LINK_DETACH", [fd("link_fd")], wrapper="link_detach", vital=True)
 
 COMMANDS = (LINK_CREATE, LINK_UPDATE, ITER_CREATE, LINK_DETACH)

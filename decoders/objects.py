@@ -19,7 +19,7 @@ _PIN: Rows = [
 # OBJ_GET leaves bpf_fd 0.
 _GET: Rows = [[pointer("pathname", path()), fd("bpf_fd", zero=never)], *_PIN[1:]]
 
-OBJ_PIN = Command(6, "BPF_OBJ_PIN", _PIN)
+OBJ_PIN = Command(6, "BPF_OBJ_PIN", _PIN, vital=True)
 
 OBJ_GET = Command(7, "BPF_OBJ_GET", _GET, returns_fd=True)
 
@@ -62,7 +62,7 @@ ENABLE_STATS = Command(
 TOKEN_CREATE = Command(36, "BPF_TOKEN_CREATE", [[
     u32("flags", uapi.NO_FLAGS),
     fd("bpffs_fd"),
-]], wrapper="token_create")  # fmt: skip
+]], wrapper="token_create", vital=True)  # fmt: skip
 
 COMMANDS = (
     OBJ_PIN,

@@ -74,7 +74,7 @@ PROG_LOAD = Command(5, "BPF_PROG_LOAD", [
         u32("signature_size"),
         s32("keyring_id", Signed()),
     ],
-], returns_fd=True)  # fmt: skip
+], returns_fd=True, vital=True)  # fmt: skip
 
 _TARGET = Union(
     u32("target_ifindex", IfIndex(), when=among("attach_type", uapi.TO_NETDEV)),
@@ -98,9 +98,9 @@ _ATTACH: Rows = [
     ],
 ]
 
-PROG_ATTACH = Command(8, "BPF_PROG_ATTACH", _ATTACH)
+PROG_ATTACH = Command(8, "BPF_PROG_ATTACH", _ATTACH, vital=True)
 
-PROG_DETACH = Command(9, "BPF_PROG_DETACH", _ATTACH)
+PROG_DETACH = Command(9, "BPF_PROG_DETACH", _ATTACH, vital=True)
 
 _HEAD = 256  # of test data as much as a packet's headers
 
@@ -153,7 +153,7 @@ RAW_TRACEPOINT_OPEN = Command(17, "BPF_RAW_TRACEPOINT_OPEN", [
         Hole(),
     ],
     u64("cookie", Hex()),
-], wrapper="raw_tracepoint", returns_fd=True)  # fmt: skip
+], wrapper="raw_tracepoint", returns_fd=True, vital=True)  # fmt: skip
 
 TASK_FD_QUERY = Command(20, "BPF_TASK_FD_QUERY", [[
     s32("pid", Signed()),
@@ -171,7 +171,7 @@ PROG_BIND_MAP = Command(35, "BPF_PROG_BIND_MAP", [[
     fd("prog_fd"),
     fd("map_fd"),
     u32("flags", uapi.NO_FLAGS),
-]], wrapper="prog_bind_map")  # fmt: skip
+]], wrapper="prog_bind_map", vital=True)  # fmt: skip
 
 PROG_STREAM_READ_BY_FD = Command(37, "BPF_PROG_STREAM_READ_BY_FD", [[
     pointer("stream_buf", data(COUNT_RETVAL, CHUNK_MAX, ROW_SUCCESS, content=Log())),
@@ -184,7 +184,7 @@ PROG_ASSOC_STRUCT_OPS = Command(38, "BPF_PROG_ASSOC_STRUCT_OPS", [[
     fd("map_fd"),
     fd("prog_fd"),
     u32("flags", uapi.NO_FLAGS),
-]], wrapper="prog_assoc_struct_ops")  # fmt: skip
+]], wrapper="prog_assoc_struct_ops", vital=True)  # fmt: skip
 
 COMMANDS = (
     PROG_LOAD,

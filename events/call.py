@@ -48,6 +48,19 @@ class PartState(IntFlag):
     """They came in chunks; that one was lost shows in what is missing."""
     AT_EXIT = 1 << 3
     TAIL = 1 << 4
+    KERNEL = 1 << 5
+    """The kernel's own copy."""
+
+
+class CallFlag(IntFlag):
+    """``CALL_...`` of events/wire.h."""
+
+    NO_ROOM = 1 << 0
+    DATA_LOST = 1 << 1
+    NO_ENTRY = 1 << 2
+    KERNEL = 1 << 3
+    COMPAT = 1 << 4
+    SAME_ATTR = 1 << 5
 
 
 class Blob(NamedTuple):
@@ -70,15 +83,16 @@ class Blob(NamedTuple):
 class Call(NamedTuple):
     """A bpf(2) call that returned. Made by :func:`events.wire.parse`.
 
-    The fields up to ``comm`` stand in the order of ``struct call_record``
+    The fields from ``start_ns`` to ``comm`` stand in the order of ``struct call_record``
     (events/wire.h), which says what each of them is.
     """
 
     flags: int
-    """``CALL_...`` of events/wire.h."""
+    """:class:`CallFlag`"""
     start_ns: int
     """``CLOCK_BOOTTIME`` at entry, ns."""
     duration_ns: int
+    """Without ``entry_ns``."""
     retval: int
     """``>= 0``, or ``-errno``."""
     attr_addr: int
@@ -102,6 +116,8 @@ class Call(NamedTuple):
     pid_namespace: int
     """0 also if it could not be read."""
     mount_namespace: int
+    entry_ns: int
+    """What the tracer itself took at entry."""
     comm: bytes
     """As the task had it at entry, without the NUL."""
     entry: bytes
@@ -112,6 +128,24 @@ class Call(NamedTuple):
     """By offset of the descriptor in attr, or :data:`RESULT`."""
     memory: Mapping[int, Blob]
     """By offset of the pointer in attr."""
+    objects_after: Mapping[int, Object]
+    """As ``objects`` without the result, when the call returned; only of those that changed
+    something.
+    """
+    kernel: bytes | None
+    """The kernel's own copy of attr: what it acted on. None if there was none to be had."""
+
+    @property
+    def via(self) -> str:
+        """By which way it came: ``syscall``, ``compat`` or ``kernel``."""
+        if self.flags & CallFlag.KERNEL:
+            return "kernel"
+        return "compat" if self.flags & CallFlag.COMPAT else "syscall"
+
+    @property
+    def returned_ns(self) -> int:
+        """``CLOCK_BOOTTIME`` at exit, ns."""
+        return self.start_ns + self.entry_ns + self.duration_ns
 
     @property
     def command(self) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
-from .call import Totals
+from .call import CallFlag, Totals
 from .event import Event
 from .object import Described
 from .process import Missing, Process
@@ -143,6 +143,8 @@ def event_document(
             "effective": capabilities(call.capabilities)
         }
         document["user"]["effective"] = {"id": str(call.euid)}
+    if call.flags & CallFlag.NO_ENTRY:  # nobody knows how long it took
+        del document["event"]["duration"]
     if message:
         document["message"] = message
     return document
@@ -158,7 +160,7 @@ def _bpf(event: Event, origin: Origin, process: Document) -> Document:
     if event.failed:
         bpf["errno"] = errno_name(-call.retval) or str(-call.retval)
     bpf |= {
-        "via": "syscall",
+        "via": call.via,
         "probe": origin.probe,
         "process": {"cgroup_id": call.cgroup_id, **process},
     }
@@ -194,6 +196,8 @@ def _bpf(event: Event, origin: Origin, process: Document) -> Document:
     notes = ([event.absence.value] if event.absence else []) + list(event.notes)
     if notes:
         bpf["notes"] = notes
+    if event.differs:
+        bpf["differs"] = list(event.differs)
     return bpf
 
 

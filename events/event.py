@@ -20,7 +20,9 @@ class Absence(Enum):
     OVERSIZE = "attr_oversize"
     """Larger than a page of 4096 bytes: more than is captured, and than most kernels take."""
     UNREADABLE = "attr_unreadable"
-    """Not all of it could be read, neither at entry nor at exit."""
+    """None of it could be read, neither at entry nor at exit; or not all, and the kernel could
+    not either.
+    """
     UNKNOWN_COMMAND = "command_unknown"
     """We do not know what this command's attr looks like."""
 
@@ -28,9 +30,20 @@ class Absence(Enum):
 ATTR_READ_AT_EXIT = "attr_read_at_exit"
 """Note: attr was not in memory at entry; what is shown was read when the call returned."""
 
+ATTR_PARTLY_READ = "attr_partly_read"
+"""Note: memory ended within attr, or was missing; only fields before that are shown."""
+
 OUTPUT_UNREADABLE = "attr_output_unreadable"
 """Note: attr could not be read at exit; fields that the kernel writes show what was passed."""
 
+
+ENTRY_UNSEEN = "entry_unseen"
+"""Note: the call was seen only when it returned; its time is of then."""
+
+TOCTOU_SUSPECT = "toctou_suspect"
+"""Note: memory of the caller changed during the call. The fields in ``differs`` are not, or
+perhaps not, what the kernel acted on, unless it is its own copy that is shown.
+"""
 
 PARTS_MISSING = "parts_missing"
 """Note: the record of the call had no room for something that belongs to it."""
@@ -72,6 +85,8 @@ class Event(NamedTuple):
     """What pointers lead to, by the name of the field."""
     notes: tuple[str, ...] = ()
     """What a reader should know about how far to trust this event."""
+    differs: tuple[str, ...] = ()
+    """Fields of which the kernel has something else than was passed, or may have."""
 
     @property
     def action(self) -> str:

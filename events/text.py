@@ -5,7 +5,7 @@ import errno
 import os
 
 from .call import Call
-from .event import Event, Trailing
+from .event import ATTR_PARTLY_READ, ENTRY_UNSEEN, TOCTOU_SUSPECT, Event, Trailing
 from .process import Process, arguments
 from .process_document import ALL_CAPABILITIES, NOBODY, capabilities
 from .value import Address, Style, Xlat, escape, hexadecimal, items_text, printable
@@ -59,6 +59,18 @@ def result(event: Event) -> str:
     """What follows ``= ``: ``3<map:12 hash "config">``, ``-1 EPERM (Operation not permitted)``,
     ``? ERESTARTSYS ...``.
     """
+    return _returned(event) + _remarks(event)
+
+
+def _remarks(event: Event) -> str:
+    # What would otherwise make a wrong line look right.
+    remarks = [note for note in (ENTRY_UNSEEN, ATTR_PARTLY_READ) if note in event.notes]
+    if event.differs:
+        remarks.append(f"{TOCTOU_SUSPECT}: {', '.join(event.differs)}")
+    return f" /* {'; '.join(remarks)} */" if remarks else ""
+
+
+def _returned(event: Event) -> str:
     retval = event.call.retval
     if not -_MAX_ERRNO <= retval < 0:
         return f"{retval}<{event.result}>" if event.result else str(retval)

@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 /* A change of any layout below changes this number; recordings carry it. */
-#define WIRE_VERSION 2
+#define WIRE_VERSION 3
 
 /* Room for one attr: bpf(2) takes at most a page, and the smallest page is 4096. */
 #define ATTR_MAX 4096
@@ -47,9 +47,10 @@ enum record_kind {
  */
 struct call_record {
 	__u32 kind;		/* RECORD_CALL */
-	__u32 flags;
+	__u16 flags;
+	__u16 parts_len;	/* bytes that follow */
 	__u64 start_ns;		/* CLOCK_BOOTTIME at entry */
-	__u64 duration_ns;	/* without what we do at entry */
+	__u64 duration_ns;	/* without entry_ns */
 	__s64 retval;		/* >= 0, or -errno */
 	__u64 attr_addr;	/* argument 2 */
 	__u64 common_addr;	/* argument 4, 0 without COMMON_ATTRS in cmd */
@@ -68,13 +69,17 @@ struct call_record {
 	__u32 login_uid;	/* all ones: nobody logged in */
 	__u32 pid_namespace;	/* inode number, as in /proc/PID/ns; 0: could not be read */
 	__u32 mount_namespace;
-	__u32 parts_len;	/* bytes that follow */
+	__u32 entry_ns;		/* what we took at entry */
 	__u8  comm[COMM_LEN];
 };
 
 /* Flags of a call. */
 #define CALL_NO_ROOM  (1U << 0)	/* a part is missing altogether */
-#define CALL_DATA_LOST (1U << 1)	/* a chunk of a part found no room in the ring */
+#define CALL_DATA_LOST (1U << 1)	/* a chunk of a part found no room in its ring */
+#define CALL_NO_ENTRY (1U << 2)	/* seen only when it returned; start_ns is of then */
+#define CALL_KERNEL   (1U << 3)	/* made by the kernel itself, for a program of type SYSCALL */
+#define CALL_COMPAT   (1U << 4)	/* by a 32-bit entry or in the x32 ABI */
+#define CALL_SAME_ATTR (1U << 5)	/* the kernel's own copy of attr was as at entry */
 
 /* What a part is. */
 enum part_kind {
@@ -83,6 +88,8 @@ enum part_kind {
 	PART_OBJECT = 3,	/* struct object behind the descriptor at offset slot */
 	PART_RESULT = 4,	/* struct object behind the returned descriptor */
 	PART_MEMORY = 5,	/* what the pointer at offset slot leads to */
+	PART_OBJECT_EXIT = 6,	/* as PART_OBJECT, after a call into RING_VITAL */
+	PART_ATTR_KERNEL = 7,	/* the kernel's own copy of attr; left out if CALL_SAME_ATTR */
 };
 
 struct part {
@@ -99,6 +106,7 @@ struct part {
 #define PART_CHUNKED    (1U << 2)	/* went ahead in chunks (of attr: from ATTR_INLINE on) */
 #define PART_AT_EXIT    (1U << 3)	/* not in memory at entry: read at exit instead */
 #define PART_TAIL       (1U << 4)	/* the end of it, and what is missing comes before */
+#define PART_KERNEL     (1U << 5)	/* the kernel's own copy */
 
 /* Kinds of struct object. */
 enum object_kind {
@@ -125,6 +133,25 @@ struct object {
 	__u8  name[OBJECT_NAME_LEN];	/* of map and program */
 	__u8  tag[TAG_LEN];	/* of a program */
 };
+
+/*
+ * Each record goes into one of these rings, so that none can be crowded out by what is
+ * cheaper to make.
+ */
+enum ring {
+	RING_DATA = 0,		/* calls that work on the contents of maps, or walk ids */
+	RING_CONTROL = 1,	/* the others */
+	RING_VITAL = 2,		/* of these, what changed something: see struct command_plan */
+	RING_BULK = 3,		/* what was read of them before the outcome was known */
+};
+#define RINGS 4
+
+/*
+ * When the ring for bulk is half full, a process may put the 16th part of it there a
+ * second.
+ */
+#define BULK_SHARES 16
+#define BULK_WINDOW_NS 1000000000ULL
 
 /* Part of something that is too long for the record of its call, ahead of that. */
 struct chunk_record {
@@ -199,6 +226,7 @@ struct tracer_config {
 	__u32 cgroups;		/* how many of the cgroups filter are set */
 	__u32 pid_namespace;	/* if FILTER_PIDNS: its inode number in /proc/PID/ns */
 	__u32 nsfs;		/* and the device of that, as the kernel encodes it */
+	__u64 bulk_size;	/* of the ring for bulk, bytes */
 };
 #define CGROUPS_MAX 8
 #define FILTER_LIST_MAX 256	/* users, and names */
@@ -262,7 +290,7 @@ struct command_plan {
 	__u8  returns_fd;
 	__u8  has_special;	/* 1: a row of another shape than bytes */
 	__u8  special[SHAPES];	/* 1 + the number of that row, by its shape */
-	__u8  reserved;		/* to a multiple of 8 */
+	__u8  ring;		/* enum ring, if it succeeds; RING_VITAL is RING_CONTROL if not */
 	__u16 fds[FDS_MAX];	/* offsets of __s32 in attr */
 	__u16 value_flags;	/* offset of the __u64 that may say BPF_F_CPU; 0: none */
 	struct memory_row rows[ROWS_MAX];

@@ -9,10 +9,21 @@ from struct import Struct
 from types import MappingProxyType
 from typing import Final
 
-from .call import RESULT, Blob, Call, Chunk, CommandCount, Image, Object, ObjectKind, PartState
+from .call import (
+    RESULT,
+    Blob,
+    Call,
+    CallFlag,
+    Chunk,
+    CommandCount,
+    Image,
+    Object,
+    ObjectKind,
+    PartState,
+)
 from .errors import WireError
 
-WIRE_VERSION: Final = 2
+WIRE_VERSION: Final = 3
 ATTR_MAX: Final = 4096
 ATTR_INLINE: Final = 192
 COMM_LEN: Final = 16
@@ -23,20 +34,35 @@ RECORD_CALL: Final = 1
 RECORD_CHUNK: Final = 2
 RECORD_PROCESS: Final = 3
 
-CALL_NO_ROOM: Final = 1 << 0
-CALL_DATA_LOST: Final = 1 << 1
+CALL_NO_ROOM: Final = int(CallFlag.NO_ROOM)
+CALL_DATA_LOST: Final = int(CallFlag.DATA_LOST)
+CALL_NO_ENTRY: Final = int(CallFlag.NO_ENTRY)
+CALL_KERNEL: Final = int(CallFlag.KERNEL)
+CALL_COMPAT: Final = int(CallFlag.COMPAT)
+CALL_SAME_ATTR: Final = int(CallFlag.SAME_ATTR)
+
+RING_DATA: Final = 0
+RING_CONTROL: Final = 1
+RING_VITAL: Final = 2
+RING_BULK: Final = 3
+RINGS: Final = 4
+BULK_SHARES: Final = 16
+BULK_WINDOW_NS: Final = 1_000_000_000
 
 PART_ATTR_ENTRY: Final = 1
 PART_ATTR_EXIT: Final = 2
 PART_OBJECT: Final = 3
 PART_RESULT: Final = 4
 PART_MEMORY: Final = 5
+PART_OBJECT_EXIT: Final = 6
+PART_ATTR_KERNEL: Final = 7
 
 PART_CUT: Final = int(PartState.CUT)
 PART_UNREADABLE: Final = int(PartState.UNREADABLE)
 PART_CHUNKED: Final = int(PartState.CHUNKED)
 PART_AT_EXIT: Final = int(PartState.AT_EXIT)
 PART_TAIL: Final = int(PartState.TAIL)
+PART_KERNEL: Final = int(PartState.KERNEL)
 
 OBJECT_MAP: Final = int(ObjectKind.MAP)
 OBJECT_PROG: Final = int(ObjectKind.PROG)
@@ -95,7 +121,7 @@ STRING_MAX: Final = 128
 FDS_MAX: Final = 6
 ROWS_MAX: Final = 12
 
-CALL_RECORD: Final = Struct("=IIQQqQQQQQQIIIIIIIIIIII16s")
+CALL_RECORD: Final = Struct("=IHHQQqQQQQQQIIIIIIIIIIII16s")
 """``struct call_record``: what precedes the parts."""
 
 PART: Final = Struct("=BBHIQ")
@@ -116,17 +142,20 @@ CALL_COUNT: Final = Struct("=QQQ")
 TRACED_PROCESS: Final = Struct("=Ii")
 """``struct traced_process``: flags, threads."""
 
-TRACER_CONFIG: Final = Struct("=QIIIIII")
-"""``struct tracer_config``: commands, running, filters, self, cgroups, pid_namespace, nsfs."""
+TRACER_CONFIG: Final = Struct("=QIIIIIIQ")
+"""``struct tracer_config``: commands, running, filters, self, cgroups, pid_namespace, nsfs,
+bulk_size."""
 
 MEMORY_ROW: Final = Struct("=QIIHHHBB")
 """``struct memory_row``: choices, unit, limit, pointer, count, choice, shape, when."""
 
 COMMAND_PLAN: Final = Struct(f"=BBBB{SHAPES}sB{FDS_MAX}HH{ROWS_MAX * MEMORY_ROW.size}s")
-"""``struct command_plan``: fd_count, row_count, returns_fd, has_special, special, reserved,
+"""``struct command_plan``: fd_count, row_count, returns_fd, has_special, special, ring,
 fds, value_flags, rows."""
 
 _KIND: Final = Struct("=I")
+_ENTRY_NS_AT: Final = CALL_RECORD.size - COMM_LEN - 4
+_unpack_times = Struct(f"=8xQQ{_ENTRY_NS_AT - 24}xI").unpack_from
 _unpack = CALL_RECORD.unpack_from
 _unpack_part = PART.unpack_from
 _FIXED = CALL_RECORD.size
@@ -155,15 +184,31 @@ def parse(record: bytes) -> Record:
     raise WireError(f"a record of unknown kind {kind}")
 
 
+def record_kind(record: bytes) -> int:
+    """``enum record_kind`` of a record from the ring."""
+    kind: int = _KIND.unpack_from(record)[0]
+    return kind
+
+
+def returned_ns(record: bytes) -> int:
+    """``CLOCK_BOOTTIME`` at which the call of a record returned."""
+    start_ns: int
+    duration_ns: int
+    entry_ns: int
+    start_ns, duration_ns, entry_ns = _unpack_times(record)
+    return start_ns + duration_ns + entry_ns
+
+
 def _call(record: bytes) -> Call:
     if len(record) < _FIXED:
         raise WireError(f"a call of {len(record)} bytes; the shortest has {_FIXED}")
-    _, *fixed, parts_len, comm = _unpack(record)
+    _, flags, parts_len, *fixed, comm = _unpack(record)
     end = _FIXED + parts_len
     if end > len(record):
         raise WireError(f"a record of {len(record)} bytes that claims {end}")
-    entry, exit_ = b"", None
+    entry, exit_, kernel = b"", None, None
     objects: dict[int, Object] = {}
+    objects_after: dict[int, Object] = {}
     memory: dict[int, Blob] = {}
     at = _FIXED
     while at + _PART <= end:
@@ -184,11 +229,16 @@ def _call(record: bytes) -> Call:
             exit_ = data
         elif kind in (PART_OBJECT, PART_RESULT) and held == OBJECT.size:
             objects[slot if kind == PART_OBJECT else RESULT] = _object(data)
+        elif kind == PART_OBJECT_EXIT and held == OBJECT.size:
+            objects_after[slot] = _object(data)
+        elif kind == PART_ATTR_KERNEL:
+            kernel = data
         else:
             raise WireError(f"a part of unknown kind {kind}")
     return Call._make((
-        *fixed, _name(comm), entry, entry if exit_ is None else exit_,
-        objects or _NO_OBJECTS, memory or _NO_MEMORY,
+        flags, *fixed, _name(comm), entry, entry if exit_ is None else exit_,
+        objects or _NO_OBJECTS, memory or _NO_MEMORY, objects_after or _NO_OBJECTS,
+        entry if flags & CALL_SAME_ATTR else kernel,
     ))  # fmt: skip
 
 

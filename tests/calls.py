@@ -5,7 +5,16 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from bpfsnoop.events.call import RESULT, Blob, Call, Image, Object, ObjectKind, PartState
+from bpfsnoop.events.call import (
+    RESULT,
+    Blob,
+    Call,
+    CallFlag,
+    Image,
+    Object,
+    ObjectKind,
+    PartState,
+)
 from bpfsnoop.events.process import Missing, Process, Surroundings
 
 ATTR_ADDRESS = 0x7FFD_BADC_0DE8
@@ -36,6 +45,7 @@ def call_of(
     comm: bytes = b"loader",
     objects: Mapping[int, Object] | None = None,
     memory: Mapping[int, Blob] | None = None,
+    flags: int = 0,
 ) -> Call:
     """A call that passed ``entry``; ``exit_`` is what attr held when it returned.
 
@@ -43,7 +53,7 @@ def call_of(
     :param common: arguments 4 and 5.
     """
     return Call(
-        flags=0,
+        flags=flags,
         start_ns=1_000_000_007,
         duration_ns=31_337,
         retval=retval,
@@ -64,11 +74,14 @@ def call_of(
         login_uid=1_001,
         pid_namespace=4_026_531_836,
         mount_namespace=4_026_531_841,
+        entry_ns=811,
         comm=comm,
         entry=entry,
         exit=entry if exit_ is None else exit_,
         objects=objects or {},
         memory=memory or {},
+        objects_after={},
+        kernel=None,
     )
 
 
@@ -143,7 +156,7 @@ def process_of(
 # --- As the kernel program writes it -----------------------------------------------------
 # A second opinion on events/wire.py: C's alignment, and numbers as wire.h has them.
 
-CALL_LAYOUT = "@IIQQqQQQQQQ12I16s"
+CALL_LAYOUT = "@IHHQQqQQQQQQ12I16s"
 _PART = "@BBHIQ"
 _OBJECT = "@8I16s8s"
 _CHUNK = "@IIQBBHIII"
@@ -159,6 +172,10 @@ def records_of(call: Call) -> list[bytes]:
     for slot, found in call.objects.items():
         kind, at = (4, 0) if slot == RESULT else (3, slot)
         parts += part(kind, object_bytes(found), slot=at)
+    if call.kernel is not None and not call.flags & CallFlag.SAME_ATTR:
+        parts += part(7, call.kernel)
+    for slot, found in call.objects_after.items():
+        parts += part(6, object_bytes(found), slot=slot)
     for slot, memory in call.memory.items():
         data = memory.data
         if memory.state & PartState.CHUNKED:
@@ -177,8 +194,8 @@ def record_of(call: Call) -> bytes:
 
 
 def call_record(call: Call, parts: bytes) -> bytes:
-    *fixed, comm, _, _, _, _ = call
-    return struct.pack(CALL_LAYOUT, 1, *fixed, len(parts), comm) + parts
+    flags, *fixed, comm, _, _, _, _, _, _ = call
+    return struct.pack(CALL_LAYOUT, 1, flags, len(parts), *fixed, comm) + parts
 
 
 def part(

@@ -40,11 +40,14 @@ IMPURE = {
 ALLOWED = {
     "events.ecs": {"orjson"},  # writes JSON
     "events.text": {"os.strerror"},  # a table in libc
+    "decoders.tag": {"_sha1", "_sha256", "hashlib"},  # the first two without OpenSSL: 5 MB
     "tracer.config": {"yaml"},
     "tracer.compiler": {"bcc"},  # a process of its own: bcc maps libLLVM
 }
-# Imports that wait until a function runs: bcc is not there for --help and replays.
+# Imports not at the top: mostly they wait until a function runs, as bcc does, which is not
+# there for --help and replays.
 LATE = {
+    "decoders.tag": {"sha1", "sha256"},  # whichever is there
     "tracer.compiler": {"bcc"},
     "tracer.cli": {"metadata"},  # for --version: 4 MB
 }

@@ -136,7 +136,8 @@ def test_calls_that_never_return_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
             assert together.feed(chunk) is None
         kept = sum(
             len(chunk.data)
-            for parts in together._pending.values()
+            for calls in together._pending.values()
+            for parts in calls.values()
             for chunks_ in parts.values()
             for chunk in chunks_
         )
@@ -162,6 +163,17 @@ def test_nothing_is_kept_of_calls_that_returned() -> None:
     for number in range(100):
         for record in records_of(LOAD._replace(start_ns=number)):
             together.feed(record)
+    assert (together._pending, together._pending_bytes) == ({}, 0)
+
+
+def test_what_came_of_a_lost_call_goes_with_the_next_of_its_thread() -> None:
+    """Nobody else will ask for it; a call that is nested in another one comes before that."""
+    together = Assembly()
+    for number in range(100):
+        *chunks, record = records_of(LOAD._replace(start_ns=number))
+        for chunk in chunks:
+            together.feed(chunk)
+    assert together.feed(record) == LOAD._replace(start_ns=99)
     assert (together._pending, together._pending_bytes) == ({}, 0)
 
 

@@ -51,7 +51,7 @@ def test_defaults() -> None:
         results="all", min_duration=0, format="text", message=False, timestamps="none",
         relative=False, syscall_times=False, verbose=False, strings=32, constants="abbrev",
         column=40, color="auto", summary="none", quiet=False, output="", record="", duration=0,
-        max_events=0, strict=False, probe="auto", ring_size=4 << 20, max_insns=4096,
+        max_events=0, strict=False, probe="auto", ring_size=2 << 20, max_insns=4096,
         cache="/var/cache/bpfsnoop",
     )  # fmt: skip
 

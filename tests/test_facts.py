@@ -50,7 +50,7 @@ def x86(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
 
 
-ARGUMENTS = {"ARG2_OFFSET", "ARG3_OFFSET", "ARG4_OFFSET", "ARG5_OFFSET"}
+ARGUMENTS = {"ARG1_OFFSET", "ARG2_OFFSET", "ARG3_OFFSET", "ARG4_OFFSET", "ARG5_OFFSET"}
 ALL = {"HAVE_KERNEL_READS", "HAVE_TASK", "HAVE_PATHS", "HAVE_OBJECTS", *ARGUMENTS}
 
 
@@ -122,8 +122,10 @@ def test_sizes_of_a_map_that_stand_elsewhere_are_not_read(member: str) -> None:
 
 @pytest.mark.parametrize(
     ("machine", "places"),
-    [("x86_64", ["ARG2_OFFSET=104", "ARG3_OFFSET=96", "ARG4_OFFSET=56", "ARG5_OFFSET=72"]),
-     ("aarch64", ["ARG2_OFFSET=8", "ARG3_OFFSET=16", "ARG4_OFFSET=24", "ARG5_OFFSET=32"]),
+    [("x86_64", ["ARG1_OFFSET=112", "ARG2_OFFSET=104", "ARG3_OFFSET=96", "ARG4_OFFSET=56",
+                 "ARG5_OFFSET=72"]),
+     ("aarch64", ["ARG1_OFFSET=272", "ARG2_OFFSET=8", "ARG3_OFFSET=16", "ARG4_OFFSET=24",
+                  "ARG5_OFFSET=32"]),
      ("riscv64", [])],
 )  # fmt: skip
 def test_arguments_are_where_the_machine_has_them(

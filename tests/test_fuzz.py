@@ -24,6 +24,7 @@ from bpfsnoop.events.call import (
     RESULT,
     Blob,
     Call,
+    CallFlag,
     Image,
     Object,
     PartState,
@@ -38,6 +39,7 @@ from documents import ORIGIN, VALIDATOR
 
 fuzz = settings(max_examples=800, deadline=None)
 
+U16 = st.integers(0, (1 << 16) - 1)
 U32 = st.integers(0, (1 << 32) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
 S64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -94,8 +96,10 @@ def calls(draw: st.DrawFn) -> Call:
     common = cmd & COMMON_ATTRS
     slots = sorted(slots_of(cmd & ~COMMON_ATTRS)) or [0]
     slot = st.sampled_from(slots)
+    flags = draw(U16)
+    copied = bool(flags & CallFlag.SAME_ATTR)
     return Call(
-        flags=draw(U32),
+        flags=flags,
         start_ns=draw(U64),
         duration_ns=draw(U64),
         retval=draw(RETVAL),
@@ -116,11 +120,14 @@ def calls(draw: st.DrawFn) -> Call:
         login_uid=draw(st.just((1 << 32) - 1) | U32),
         pid_namespace=draw(st.just(0) | U32),
         mount_namespace=draw(U32),
+        entry_ns=draw(U32),
         comm=draw(COMM).partition(b"\0")[0],
         entry=entry[:size],
         exit=exit_[:size],
         objects=draw(st.dictionaries(slot | st.just(RESULT), OBJECT, max_size=3)),
         memory=draw(st.dictionaries(slot, blobs(), max_size=4)),
+        objects_after=draw(st.dictionaries(slot, OBJECT, max_size=2)),
+        kernel=entry[:size] if copied else draw(st.none() | st.binary(max_size=80)),
     )
 
 
@@ -185,7 +192,8 @@ def test_other_bytes_are_refused_and_nothing_worse(record: bytes) -> None:
         return
     if isinstance(thing, Call):
         packed = call_record(thing, b"")
-        assert packed[: -16 - 4] == record[: len(packed) - 16 - 4], "all but parts_len and comm"
+        assert packed[:6] == record[:6], "up to parts_len"
+        assert packed[8:-16] == record[8 : len(packed) - 16], "up to comm"
         shown(thing)
     elif isinstance(thing, Image):
         who = Process(thing.tgid, thing.start_ns, thing, None)

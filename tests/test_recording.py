@@ -39,6 +39,7 @@ from bpfsnoop.tracer.recording import (
     Recording,
     parse_process,
 )
+from bpfsnoop.tracer.rings import Drained
 from bpfsnoop.tracer.source import Live, Replay
 from calls import (
     blob,
@@ -380,19 +381,19 @@ UNKNOWN = Surroundings(
 )  # fmt: skip
 
 
-class FakeRing:
+class FakeRings:
     """Gives what the kernel program sent, in as many batches as there are lists."""
 
     def __init__(self, batches: list[list[bytes]]) -> None:
         self._batches = iter(batches)
 
-    def drain(self, limit: int) -> list[bytes]:
-        return next(self._batches, [])
+    def drain(self) -> Drained:
+        return Drained(next(self._batches, []), held=False)
 
 
 class FakeProgram:
     def __init__(self, batches: list[list[bytes]]) -> None:
-        self.ring = FakeRing(batches)
+        self.rings = FakeRings(batches)
 
     def stop(self) -> None:
         pass

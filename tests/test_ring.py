@@ -85,15 +85,15 @@ def ring(producer: Producer) -> Iterator[Ring]:
 
 
 def test_nothing_is_there_at_first(ring: Ring) -> None:
-    assert ring.drain(ALL) == []
+    assert ring.drain(ALL) == ([], True)
 
 
 def test_records_come_in_order_and_once(producer: Producer, ring: Ring) -> None:
     for data in (b"one", b"", b"three and more", b"8 bytes."):
         producer.put(data)
-    assert ring.drain(ALL) == [b"one", b"", b"three and more", b"8 bytes."]
+    assert ring.drain(ALL) == ([b"one", b"", b"three and more", b"8 bytes."], True)
     assert producer.consumed == producer.position
-    assert ring.drain(ALL) == []
+    assert ring.drain(ALL) == ([], True)
 
 
 def test_a_record_that_is_still_written_is_waited_for(producer: Producer, ring: Ring) -> None:
@@ -102,21 +102,21 @@ def test_a_record_that_is_still_written_is_waited_for(producer: Producer, ring: 
     start = producer.reserve(6)
     assert start is not None
     producer.put(b"behind")
-    assert ring.drain(ALL) == [b"before"]
-    assert ring.drain(ALL) == []
+    assert ring.drain(ALL) == ([b"before"], False)
+    assert ring.drain(ALL) == ([], False)
     assert producer.consumed == start
     producer.commit(start, b"busy..")
-    assert ring.drain(ALL) == [b"busy..", b"behind"]
+    assert ring.drain(ALL) == ([b"busy..", b"behind"], True)
 
 
 def test_a_record_that_was_given_up_is_left_out(producer: Producer, ring: Ring) -> None:
     producer.put(b"never", discard=True)
-    assert ring.drain(ALL) == []
+    assert ring.drain(ALL) == ([], True)
     assert producer.consumed == producer.position
     producer.put(b"one")
     producer.put(b"not this", discard=True)
     producer.put(b"two")
-    assert ring.drain(ALL) == [b"one", b"two"]
+    assert ring.drain(ALL) == ([b"one", b"two"], True)
 
 
 def test_there_is_a_limit_but_always_progress(producer: Producer, ring: Ring) -> None:
@@ -124,12 +124,12 @@ def test_there_is_a_limit_but_always_progress(producer: Producer, ring: Ring) ->
     for record in records:
         producer.put(record)
     taken = []
-    while batch := ring.drain(250):
+    while batch := ring.drain(250)[0]:
         assert len(batch) in (2, 3)
         taken += batch
     assert taken == records
     producer.put(b"larger than the limit")
-    assert ring.drain(1) == [b"larger than the limit"]
+    assert ring.drain(1) == ([b"larger than the limit"], True)
 
 
 def test_the_largest_record_fits_in_wherever_it_begins(producer: Producer, ring: Ring) -> None:
@@ -139,10 +139,10 @@ def test_the_largest_record_fits_in_wherever_it_begins(producer: Producer, ring:
     for _ in range(SIZE // 8):
         begins.add(producer.position % SIZE)
         assert producer.put(largest)
-        assert ring.drain(ALL) == [largest]
+        assert ring.drain(ALL) == ([largest], True)
         producer.put(b"")
         producer.put(b"")
-        assert ring.drain(ALL) == [b"", b""]
+        assert ring.drain(ALL) == ([b"", b""], True)
     assert len(begins) == SIZE // 8
 
 
@@ -151,7 +151,7 @@ def test_a_reader_begins_where_the_last_one_ended(producer: Producer, ring: Ring
     ring.drain(ALL)
     producer.put(b"two")
     another = Ring(producer.fd, SIZE)
-    assert another.drain(ALL) == [b"two"]
+    assert another.drain(ALL) == ([b"two"], True)
     another.close()
 
 
@@ -173,12 +173,12 @@ def test_what_is_put_in_comes_out(position: int, steps: list[tuple[bytes, bool] 
     put, taken = [], []
     for step in steps:
         if isinstance(step, int):
-            taken += ring.drain(step)
+            taken += ring.drain(step)[0]
         elif producer.put(step[0], discard=step[1]) and not step[1]:
             put.append(step[0])
         assert put[: len(taken)] == taken
     while producer.consumed < producer.position:
-        taken += ring.drain(ALL)
+        taken += ring.drain(ALL)[0]
     assert taken == put
     ring.close()
     producer.close()

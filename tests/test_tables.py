@@ -309,7 +309,7 @@ def test_the_running_kernel_has_nothing_that_the_tables_lack() -> None:
 
 # The members in the order of wire.h, as wire.py hands them on.
 RECORDS = {
-    "call_record": (wire.CALL_RECORD, ["kind", *Call._fields[:-5], "parts_len", "comm"]),
+    "call_record": (wire.CALL_RECORD, ["kind", "flags", "parts_len", *Call._fields[1:-7], "comm"]),
     "part": (wire.PART, ["kind", "state", "slot", "len", "wanted"]),
     "object": (wire.OBJECT, [*Object._fields[:-2], "reserved", "name", "tag"]),
     "chunk_record": (
@@ -326,14 +326,14 @@ RECORDS = {
     ),
     "command_plan": (
         wire.COMMAND_PLAN,
-        ["fd_count", "row_count", "returns_fd", "has_special", "special", "reserved",
+        ["fd_count", "row_count", "returns_fd", "has_special", "special", "ring",
          "fds", "value_flags", "rows"],
     ),
     "call_count": (wire.CALL_COUNT, list(CommandCount._fields)),
     "traced_process": (wire.TRACED_PROCESS, ["flags", "threads"]),
     "tracer_config": (
         wire.TRACER_CONFIG,
-        ["commands", "running", "filters", "self", "cgroups", "pid_namespace", "nsfs"],
+        ["commands", "running", "filters", "self", "cgroups", "pid_namespace", "nsfs", "bulk_size"],
     ),
 }  # fmt: skip
 

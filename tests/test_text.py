@@ -6,6 +6,7 @@ structs that are cut short, names, errors, other ways to show constants, what th
 kernel wrote. Like those, they are strace's lines unless a comment says otherwise.
 """
 
+import errno
 import re
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.decoders.links import LINK_CREATE
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import text
-from bpfsnoop.events.call import COMMON_ATTRS, RESULT, Blob, Call, Object, PartState
+from bpfsnoop.events.call import COMMON_ATTRS, RESULT, Blob, Call, CallFlag, Object, PartState
 from bpfsnoop.events.event import ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, PARTS_MISSING
 from bpfsnoop.events.value import Style, Xlat, escape, printable
 from bpfsnoop.events.wire import CALL_NO_ROOM, COMMAND_OTHER
@@ -85,8 +86,30 @@ def test_size_zero_shows_the_address(row: Row) -> None:
 
 @every_row
 def test_attr_that_ends_in_unmapped_memory_shows_the_address(row: Row) -> None:
-    call = call_of(row.cmd, row.attr[:-1], size=len(row.attr))
-    assert line_of(call) == f"bpf({row.command}, {ADDRESS}, {len(row.attr)}) = 0"
+    call = call_of(row.cmd, row.attr[:-1], size=len(row.attr), retval=-errno.EFAULT)
+    fault = "-1 EFAULT (Bad address)"
+    assert line_of(call) == f"bpf({row.command}, {ADDRESS}, {len(row.attr)}) = {fault}"
+
+
+@every_row
+def test_attr_that_we_could_not_read_though_the_kernel_did_is_shown_as_far_as_we_could(
+    row: Row,
+) -> None:
+    """Else whoever makes the end of it vanish would hide all of it."""
+    size = len(row.attr) + 100
+    call = call_of(row.cmd, row.attr, size=size)
+    assert line_of(call) == row.line.replace(
+        f", {len(row.attr)}) = 0", f", {size}) = 0 /* attr_partly_read */"
+    )
+
+
+def test_fields_of_which_we_read_only_a_part_are_left_out() -> None:
+    whole = attr("IIQQIIQII16s", 1, 2, 0xA, 0, 0, 0, 0, 0, 0, b"watch")
+    for size in range(1, len(whole)):
+        line = line_of(call_of(5, whole[:size], size=len(whole)))
+        assert ("insn_cnt=2" in line) == (size >= 8)
+        assert ("insns=0xa" in line) == (size >= 16)
+        assert "prog_name" not in line
 
 
 @every_row
@@ -428,8 +451,6 @@ OUTPUTS = (
      attr("IiIIQIIQQ", 77, 3, 0, 9, 0xCAFE, 45, 2, 0x40, 0xFFFF8000),
      "{task_fd_query={pid=77, fd=3, flags=0, buf_len=32 => 9, buf=0xcafe, prog_id=45, "
      "fd_type=BPF_FD_TYPE_KPROBE, probe_offset=0x40, probe_addr=0xffff8000}}"),
-    # What an input had become is of no interest.
-    (22, attr("i", 3), attr("i", 4), "{map_fd=3}"),
     (24, attr("QQQQIiQQ", 0, 1, 2, 3, 1000, 5, 0, 0),
      attr("QQQQIiQQ", 0, 1, 2, 3, 17, 5, 0, 0),
      "{batch={in_batch=NULL, out_batch=0x1, keys=0x2, values=0x3, count=1000, map_fd=5, "
@@ -457,6 +478,19 @@ OUTPUTS = (
 def test_what_the_kernel_wrote(cmd: int, entry: bytes, exit_: bytes, shown: str) -> None:
     line = line_of(call_of(cmd, entry, exit_))
     assert line == f"bpf({COMMANDS[cmd].name}, {shown}, {len(entry)}) = 0"
+
+
+def test_what_changed_under_the_kernel_is_marked() -> None:
+    """Nobody but the caller writes it: what is shown may not be what the kernel acted on."""
+    swapped = call_of(22, attr("i", 3), attr("i", 4))
+    assert line_of(swapped) == (
+        "bpf(BPF_MAP_FREEZE, {map_fd=3}, 4) = 0 /* toctou_suspect: map_fd */"
+    )
+
+
+def test_a_call_of_which_only_the_end_was_seen_is_marked() -> None:
+    late = call_of(22, b"", attr("i", 3), size=4, flags=CallFlag.NO_ENTRY)
+    assert line_of(late) == "bpf(BPF_MAP_FREEZE, {map_fd=3}, 4) = 0 /* entry_unseen */"
 
 
 def test_length_of_the_verifier_log() -> None:
@@ -721,8 +755,8 @@ def test_a_descriptor_shows_the_object_behind_it() -> None:
     ],
 )
 def test_objects(found: Object, shown: str) -> None:
-    created = call_of(0, attr("4I", 1, 4, 8, 1), retval=5, objects={RESULT: found})
-    assert line_of(created).endswith(f", 16) = 5<{shown}>")
+    opened = call_of(7, attr("QII", 0x1000, 0, 0), retval=5, objects={RESULT: found})
+    assert line_of(opened).endswith(f", 16) = 5<{shown}>")
     frozen = call_of(22, attr("i", 3), objects={0: found})
     assert line_of(frozen) == f"bpf(BPF_MAP_FREEZE, {{map_fd=3<{shown}>}}, 4) = 0"
 

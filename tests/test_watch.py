@@ -40,7 +40,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @pytest.fixture
 def watch(pipe: tuple[int, int]) -> Iterator[Watch]:
-    with Watch(pipe[0]) as made:
+    with Watch([pipe[0]]) as made:
         yield made
 
 
@@ -132,7 +132,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(pipe: tuple[int, int]) -> None:
     """As under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Watch(pipe[0]) as watch:
+        with Watch([pipe[0]]) as watch:
             os.kill(os.getpid(), signal.SIGHUP)
             os.write(pipe[1], b"x")
             watch.wait()
@@ -156,7 +156,7 @@ def test_other_signals_are_not_ours(watch: Watch, pipe: tuple[int, int]) -> None
 
 def test_afterwards_signals_are_what_they_were(pipe: tuple[int, int]) -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with Watch(pipe[0]):
+    with Watch([pipe[0]]):
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
     assert signal.set_wakeup_fd(-1) == -1
@@ -166,7 +166,7 @@ def test_afterwards_signals_are_what_they_were(pipe: tuple[int, int]) -> None:
 
 def test_it_leaves_no_descriptor_behind(pipe: tuple[int, int]) -> None:
     before = os.listdir("/proc/self/fd")
-    with Watch(pipe[0]):
+    with Watch([pipe[0]]):
         pass
     assert os.listdir("/proc/self/fd") == before
 
@@ -255,7 +255,7 @@ def test_released_it_waits_for_processes_only() -> None:
     ours, theirs = os.pipe()
     os.write(theirs, b"readable")
     ended: list[int] = []
-    with subprocess.Popen(["sleep", "0.2"]) as process, Watch(ours) as watch:
+    with subprocess.Popen(["sleep", "0.2"]) as process, Watch([ours]) as watch:
         watch.until(0)
         pidfd = os.pidfd_open(process.pid)
         watch.on_exit(pidfd, ended.append)

@@ -11,13 +11,12 @@ IMAGES_MAX: Final = 2 * ANNOUNCE_AGAIN
 """More than the kernel program lets pass before it tells a process again."""
 IMAGES_BYTES: Final = 8 << 20
 """What they take, about: more than it lets pass of the longest ones."""
-PENDING_MAX: Final = 64 << 20
-"""Bytes of calls that have not returned: 30 programs of the largest size."""
+PENDING_MAX: Final = 32 << 20
+"""Bytes of calls that have not returned: 40 programs of 100,000 instructions."""
 
 _EACH: Final = 256
 """Bytes that a chunk takes here beside its data, about."""
 
-_Call = tuple[int, int]  # tid, start_ns
 _Parts = dict[tuple[int, int], list[Chunk]]  # part kind, slot
 
 
@@ -25,7 +24,7 @@ class Assembly:
     """Chunks become part of the call that they came ahead of; processes are kept."""
 
     def __init__(self) -> None:
-        self._pending: dict[_Call, _Parts] = {}
+        self._pending: dict[int, dict[int, _Parts]] = {}  # by tid and start_ns
         self._pending_bytes = 0
         self._images: Recent[tuple[int, int, int], Image] = Recent(
             IMAGES_MAX, IMAGES_BYTES, lambda image: len(image.exe) + len(image.args)
@@ -38,7 +37,7 @@ class Assembly:
         """
         thing = parse(record)
         if isinstance(thing, Call):
-            parts = self._pending.pop((thing.tid, thing.start_ns), None)
+            parts = self._parts_of(thing) if thing.tid in self._pending else None
             return thing if parts is None else self._joined(thing, parts)
         if isinstance(thing, Chunk):
             self._keep(thing)
@@ -61,27 +60,42 @@ class Assembly:
         self._images[key] = image if known is None or known != image else known
 
     def _keep(self, chunk: Chunk) -> None:
-        parts = self._pending.setdefault((chunk.tid, chunk.start_ns), {})
+        calls = self._pending.setdefault(chunk.tid, {})
+        parts = calls.setdefault(chunk.start_ns, {})
         parts.setdefault((chunk.part, chunk.slot), []).append(chunk)
         self._pending_bytes += _EACH + len(chunk.data)
         while self._pending_bytes > PENDING_MAX:
-            self._forget(self._pending.pop(next(iter(self._pending))))
+            for forgotten in self._pending.pop(next(iter(self._pending))).values():
+                self._forget(forgotten)
+
+    def _parts_of(self, call: Call) -> _Parts | None:
+        # A thread's calls come in their order: of earlier ones only these parts came.
+        calls = self._pending[call.tid]
+        for start_ns in [each for each in calls if each < call.start_ns]:
+            self._forget(calls.pop(start_ns))
+        parts = calls.pop(call.start_ns, None)
+        if not calls:
+            del self._pending[call.tid]
+        if parts:
+            self._forget(parts)
+        return parts
 
     def _forget(self, parts: _Parts) -> None:
         for chunks in parts.values():
             self._pending_bytes -= sum(_EACH + len(chunk.data) for chunk in chunks)
 
     def _joined(self, call: Call, parts: _Parts) -> Call:
-        self._forget(parts)
         memory = dict(call.memory)
         for (part, slot), chunks in parts.items():
             if part == PART_MEMORY and slot in memory:
                 memory[slot] = memory[slot]._replace(data=_data(chunks, 0))
         same = call.exit is call.entry  # its part was left out
+        copied = call.kernel is call.entry
         entry, exit_ = call.entry, call.exit
         entry += _data(parts.get((PART_ATTR_ENTRY, 0), []), len(entry))
         exit_ = entry if same else exit_ + _data(parts.get((PART_ATTR_EXIT, 0), []), len(exit_))
-        return call._replace(entry=entry, exit=exit_, memory=memory)
+        kernel = entry if copied else call.kernel
+        return call._replace(entry=entry, exit=exit_, memory=memory, kernel=kernel)
 
 
 def _data(chunks: list[Chunk], start: int) -> bytes:

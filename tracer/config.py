@@ -279,7 +279,7 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
         Option("probe", _one_of(*PROBES), ("--probe",), "NAME",
                "attach to: tracepoint, raw_tracepoint or auto", replay=False),
         Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
-               "bytes between kernel and bpfsnoop (4M)", replay=False),
+               "bytes of each of four rings (2M)", replay=False),
         Option("max_insns", _number(0, _INSNS_MAX), ("--max-insns",), "N",
                "at most N instructions of a program (4096)", replay=False),
         Option("cache", _text, ("--cache",), "DIR",

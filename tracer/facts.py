@@ -15,7 +15,7 @@ class Registers(NamedTuple):
     """Where a machine keeps what a system call is about, bytes (arch/*/include/asm/)."""
 
     arguments: tuple[int, int, int, int, int]
-    """In struct pt_regs."""
+    """In struct pt_regs, also when the call returns."""
     number: int
     """Of the call, in struct pt_regs."""
     compat: tuple[str, int]
@@ -24,7 +24,7 @@ class Registers(NamedTuple):
 
 REGISTERS: Final = {
     "x86_64": Registers((112, 104, 96, 56, 72), 120, ("task_struct.thread_info.status", 0x2)),
-    "aarch64": Registers((0, 8, 16, 24, 32), 288, ("task_struct.thread_info.flags", 1 << 22)),
+    "aarch64": Registers((272, 8, 16, 24, 32), 280, ("task_struct.thread_info.flags", 1 << 22)),
 }
 """By machine."""
 TRACEPOINTS: Final = (
@@ -98,7 +98,7 @@ class Facts(NamedTuple):
             )
         registers = REGISTERS.get(platform.machine())
         if registers and {_TASK_PT_REGS, _CURRENT_TASK_BTF} <= self.helpers:
-            numbered = enumerate(registers.arguments[1:], 2)
+            numbered = enumerate(registers.arguments, 1)
             flags += [f"-DARG{number}_OFFSET={offset}" for number, offset in numbered]
         return flags
 

@@ -40,8 +40,8 @@ ATTACHED: Final = {
 FOLLOWING: Final = "new_task"
 """Of these, the one that only is needed to follow children."""
 STEPS: Final = {
-    "entry_steps": ("step_process", "step_enter_bulk"),
-    "exit_steps": ("step_exit_bulk", "step_exit_long"),
+    "entry_steps": ("step_enter_bulk",),
+    "exit_steps": ("step_exit_process", "step_exit_bulk", "step_exit_long"),
 }
 """Tables of programs that others go on to, in the order of enum entry_step and exit_step."""
 _PARANOID_MAINLINE: Final = 2

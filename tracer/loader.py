@@ -15,7 +15,14 @@ from typing import Final, NamedTuple
 
 from ..events.call import ObjectKind
 from ..events.errors import CannotStart
-from ..events.wire import OBJECT, OBJECT_KINDS
+from ..events.wire import (
+    OBJECT,
+    OBJECT_KINDS,
+    RING_BULK,
+    RING_CONTROL,
+    RING_DATA,
+    RING_VITAL,
+)
 from . import compiler, facts, hooks, installed, own
 from .cache import Cache, Form
 from .compiler import Bytecode
@@ -26,6 +33,14 @@ from .privilege import NOT_PERMITTED
 
 _CALIBRATE: Final = "calibrate"
 _QUIET_TRACEPOINT: Final = "task_rename"  # a program that does nothing hangs there briefly
+
+RING_NAMES: Final = {
+    RING_DATA: "data_ring",
+    RING_CONTROL: "control_ring",
+    RING_VITAL: "vital_ring",
+    RING_BULK: "bulk_ring",
+}
+"""The maps of the C source that are rings."""
 
 _BYTECODE: Final = Form("bytecode.json", Bytecode.to_json, Bytecode.from_json)
 _FACTS: Final = Form("kernel.json", Facts.to_json, Facts.from_json)
@@ -40,7 +55,7 @@ class Sizes(NamedTuple):
     """Of what is made in the kernel."""
 
     ring: int
-    """Bytes, a power of two."""
+    """Bytes of each ring, a power of two."""
     cpus: int
     """Possible ones."""
     processes: int = 1
@@ -175,7 +190,7 @@ def _loaded(bytecode: Bytecode, sizes: Sizes, by: Hooks, stack: ExitStack) -> di
 def _put_into_kernel(
     bytecode: Bytecode, sizes: Sizes, by: Hooks, stack: ExitStack
 ) -> dict[str, int]:
-    most = {"calls": sizes.ring, "pids": sizes.processes}
+    most = dict.fromkeys(RING_NAMES.values(), sizes.ring) | {"pids": sizes.processes}
     fds: dict[str, int] = {}
     for name, spec in bytecode.maps.items():
         asked = spec._replace(max_entries=most.get(name, spec.max_entries))

@@ -2,6 +2,7 @@
 """The kernel program while it is attached: its filters, its ring, its counters."""
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from struct import Struct
@@ -25,9 +26,10 @@ from ..events.wire import (
     TRACER_CONFIG,
     parse_counts,
 )
-from .loader import Loaded, Sizes
+from .loader import RING_NAMES, Loaded, Sizes
 from .own import BpfMap, missed_runs
 from .ring import Ring
+from .rings import Rings
 
 _U32: Final = Struct("=I")
 _U64: Final = Struct("=Q")
@@ -63,6 +65,7 @@ class Program:
     def __init__(self, loaded: Loaded, sizes: Sizes, plans: Mapping[int, bytes]) -> None:
         self._fds: Mapping[str, int] = loaded.fds
         self._wanted = KernelFilter()
+        self._taken = 0
         cpus = sizes.cpus
         self._config = BpfMap(self._fds["config"], 4, TRACER_CONFIG.size)
         self._pids = BpfMap(self._fds["pids"], 4, TRACED_PROCESS.size)
@@ -70,8 +73,11 @@ class Program:
         self._comms = BpfMap(self._fds["comms"], COMM_LEN, 1)
         self._counts = BpfMap(self._fds["counts"], 4, cpus * CALL_COUNT.size)
         self._unfollowed = BpfMap(self._fds["unfollowed"], 4, cpus * _U64.size)
-        self.ring_fd = self._fds["calls"]
-        self.ring = Ring(self.ring_fd, sizes.ring)
+        self._bulk_size = sizes.ring
+        self._bulk_taken = BpfMap(self._fds["bulk_taken"], 4, _U64.size)
+        self.ring_fds = [self._fds[name] for name in RING_NAMES.values()]
+        rings = {number: Ring(self._fds[name], sizes.ring) for number, name in RING_NAMES.items()}
+        self.rings = Rings(rings, _boottime_ns, self._count_taken)
         table = BpfMap(self._fds["plans"], 4, COMMAND_PLAN.size)
         for slot, plan in plans.items():
             table[_U32.pack(slot)] = plan
@@ -137,7 +143,7 @@ class Program:
 
     def close(self) -> None:
         """Detaches and frees everything."""
-        self.ring.close()
+        self.rings.close()
         for fd in self._fds.values():
             os.close(fd)
 
@@ -153,8 +159,16 @@ class Program:
         device, inode = wanted.pid_namespace or (0, 0)
         self._config[_KEY_0] = TRACER_CONFIG.pack(
             wanted.slots, running, filters, os.getpid(), len(wanted.cgroups), inode,
-            os.minor(device),
+            os.minor(device), self._bulk_size,
         )  # fmt: skip
+
+    def _count_taken(self, size: int) -> None:
+        self._taken += size
+        self._bulk_taken[_KEY_0] = _U64.pack(self._taken)
+
+
+def _boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def possible_cpus() -> int:

@@ -31,14 +31,18 @@ class Ring:
         self._producer = mmap.mmap(fd, page + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self._position = _POSITION.unpack_from(self._consumer)[0]
 
-    def drain(self, limit: int) -> list[bytes]:
-        """The records that are complete, oldest first, about ``limit`` bytes at most."""
+    def drain(self, limit: int) -> tuple[list[bytes], bool]:
+        """The records that are complete, oldest first, about ``limit`` bytes at most.
+
+        :returns: and whether those are all that had been begun.
+        """
         records: list[bytes] = []
         pages, base = self._producer, mmap.PAGESIZE
         mask, wrap = self._mask, base + self._mask + 1
         header = _HEADER.unpack_from
         position = self._position
-        end = min(_POSITION.unpack_from(pages)[0], position + limit)
+        begun = _POSITION.unpack_from(pages)[0]
+        end = min(begun, position + limit)
         while position < end:
             start = base + (position & mask)  # a header never wraps around: both are 8-aligned
             length = header(pages, start)[0]
@@ -55,7 +59,7 @@ class Ring:
         if position != self._position:
             self._position = position
             _POSITION.pack_into(self._consumer, 0, position)
-        return records
+        return records, position >= begun
 
     def close(self) -> None:
         self._consumer.close()

@@ -65,7 +65,7 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         loaded = _loaded(options, sizes, follow=options.follow or bool(command_argv))
         program = Program(loaded, sizes, plans(options.max_insns * INSN.size))
         stack.callback(program.close)
-        watch = stack.enter_context(Watch(program.ring_fd))
+        watch = stack.enter_context(Watch(program.ring_fds))
         if command_argv:
             targets.command = TracedCommand(path, command_argv, watch.ignored)
         targets.watched_by(watch, program)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from weakref import ReferenceType, ref
 
 from ..events import ecs, text
-from ..events.call import Call, Totals
+from ..events.call import Call, CallFlag, Totals
 from ..events.ecs import Origin
 from ..events.errors import OutputError
 from ..events.event import Event
@@ -182,8 +182,7 @@ class TextSink:
         padding = " " * max(1, style.column - len(leader) - len(call))
         result = f"= {text.result(event)}"
         if style.syscall_times:
-            seconds, ns = divmod(event.call.duration_ns, _SECOND)
-            result += f" <{seconds}.{ns // 1000:06}>"
+            result += f" <{_duration(event.call)}>"
         if style.color:
             leader, call, result = self._colored(leader, call, result, event)
         self._output.write(f"{leader}{call}{padding}{result}\n".encode())
@@ -222,6 +221,13 @@ class TextSink:
         if event.failed:
             result = f"{_RED}{result}{_PLAIN}"
         return f"{_DIM}{leader}{_PLAIN}" if leader else "", call, result
+
+
+def _duration(call: Call) -> str:
+    if call.flags & CallFlag.NO_ENTRY:
+        return "unknown"
+    seconds, ns = divmod(call.duration_ns, _SECOND)
+    return f"{seconds}.{ns // 1000:06}"
 
 
 def _stamp(timestamps: str, time_ns: int) -> str:

@@ -21,7 +21,6 @@ from .recent import Recent
 from .recording import Header, Recorder, Recording, Writer
 from .watch import Watch
 
-_BATCH_BYTES: Final = 1 << 18
 _REPLAY_BATCH: Final = 4096
 _CLOCK_TOLERANCE_NS: Final = 1_000_000
 _TOLD_MAX: Final = 16_384
@@ -95,9 +94,11 @@ class Live:
         self._end = End(None)
 
     def batches(self) -> Iterator[Batch]:
+        held = False
         while not self._watch.over:
-            self._watch.wait()
-            yield self._batch(self._program.ring.drain(_BATCH_BYTES))
+            self._watch.wait(at_most_s=0 if held else None)
+            records, held = self._program.rings.drain()
+            yield self._batch(records)
         self._program.stop()
         yield from self._rest()
         totals = self._program.totals(time.time_ns())
@@ -110,7 +111,10 @@ class Live:
             self._recorder.end(totals)
 
     def _rest(self) -> Iterator[Batch]:
-        while records := self._program.ring.drain(_BATCH_BYTES):
+        held = True
+        while held:
+            records, held = self._program.rings.drain()
+            held = held or bool(records)
             yield self._batch(records)
 
     def finish(self) -> None:

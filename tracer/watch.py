@@ -15,15 +15,15 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Watch:
-    """Waits for a descriptor to become readable, for signals, processes and time.
+    """Waits for descriptors to become readable, for signals, processes and time.
 
     Signals do not interrupt anything: they are noticed in :meth:`wait`, so that no
     line is ever cut in two. Use as a context manager; it puts the handlers back.
 
-    :param fd: the one whose readiness ends :meth:`wait`, such as a ring.
+    :param fds: those whose readiness ends :meth:`wait`, such as rings.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fds: Iterable[int]) -> None:
         self.over = False
         self.insisted = False
         """There was a second signal: whoever sent it does not want to wait."""
@@ -33,8 +33,9 @@ class Watch:
         self._on_signal: Callable[[int], None] = lambda number: self.finish()
         self._signals = 0
         self._poll = select.epoll()
-        self._fd = fd
-        self._poll.register(fd, select.EPOLLIN)
+        self._fds = list(fds)
+        for fd in self._fds:
+            self._poll.register(fd, select.EPOLLIN)
         self._wakeup, self._wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._wakeup, select.EPOLLIN)
         self._actions[self._wakeup] = self._signalled
@@ -73,7 +74,8 @@ class Watch:
 
     def release(self) -> None:
         """From here on only signals and processes end :meth:`wait`."""
-        self._poll.unregister(self._fd)
+        for fd in self._fds:
+            self._poll.unregister(fd)
         self._deadline = None
         self._family = None
 
@@ -121,9 +123,9 @@ class Watch:
         self._poll.register(pidfd, select.EPOLLIN)
         self._actions[pidfd] = ended
 
-    def wait(self) -> None:
-        """Returns when the descriptor is readable or something else happened."""
-        for fd, _ in self._poll.poll(self._timeout()):
+    def wait(self, *, at_most_s: float | None = None) -> None:
+        """Returns when a descriptor is readable or something else happened, or then."""
+        for fd, _ in self._poll.poll(self._timeout() if at_most_s is None else at_most_s):
             action = self._actions.get(fd)
             if action:
                 action()

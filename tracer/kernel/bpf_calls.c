@@ -13,7 +13,7 @@
  *   HAVE_KERNEL_READS                   bpf_probe_read_kernel() is permitted
  *   HAVE_TASK, HAVE_PATHS, HAVE_OBJECTS, OFF_..., SIZE_...
  *                                       offsets of struct members, from BTF
- * Without HAVE_... it runs all the same and its records say less. How large the ring
+ * Without HAVE_... it runs all the same and its records say less. How large the rings
  * and the table of processes are is decided when they are made.
  */
 #include "wire.h"
@@ -55,8 +55,8 @@ struct thread {
 	u64 known_exec_id;
 	u64 known_at;
 	u64 bulk_done;
-	u64 entered_ns;		/* when we had done with the entry */
 	u32 open;		/* between entry and exit */
+	u32 ring;		/* for what is sent of the call */
 	u32 attr_len;		/* bytes of attr that were read, first at entry */
 	u32 attr_end;		/* fields that end here at most are known, see field_end() */
 	u32 entry_end;		/* the same as it was at entry */
@@ -112,6 +112,12 @@ struct comm {
 	u8 name[COMM_LEN];
 };
 
+/* What a process has put into the ring for bulk. */
+struct bulk_quota {
+	u64 since_ns;
+	u64 bytes;
+};
+
 /* By enum object_kind. */
 struct object_ops {
 	u64 ops[OBJECT_KINDS];
@@ -130,6 +136,9 @@ BPF_CGROUP_ARRAY(cgroups, CGROUPS_MAX);
 BPF_HASH(threads, u32, struct thread, THREADS_MAX);
 BPF_ARRAY(threads_used, u64, 1);
 BPF_ARRAY(blank_thread, struct thread, 1);
+/* For a call that is seen only when it returns; and how many found no room before. */
+BPF_PERCPU_ARRAY(strangers, struct thread, 1);
+BPF_ARRAY(refused, s64, 1);
 BPF_PERCPU_ARRAY(scratches, struct scratch, SCRATCH_USERS);
 
 BPF_ARRAY(announced, u64, 1);
@@ -137,12 +146,22 @@ BPF_ARRAY(object_ops, struct object_ops, 1);
 BPF_ARRAY(calibrated, struct object, 1);
 
 BPF_PERCPU_ARRAY(counts, struct call_count, COMMAND_SLOTS);
-BPF_RINGBUF_OUTPUT(calls, 1);
+
+/* By enum ring. */
+BPF_RINGBUF_OUTPUT(data_ring, 1);
+BPF_RINGBUF_OUTPUT(control_ring, 1);
+BPF_RINGBUF_OUTPUT(vital_ring, 1);
+BPF_RINGBUF_OUTPUT(bulk_ring, 1);
+/* Bytes that were put into the last one, and that user space has taken out. */
+BPF_ARRAY(bulk_sent, u64, 1);
+BPF_ARRAY(bulk_taken, u64, 1);
+BPF_TABLE("lru_hash", u32, struct bulk_quota, bulk_quotas, 4096);
 
 /* Children of traced processes that found no room in pids. */
 BPF_PERCPU_ARRAY(unfollowed, u64, 1);
 
 #include "hooks.h"
+#include "rings.h"
 #include "memory.h"
 #include "objects.h"
 #include "process.h"
@@ -227,7 +246,11 @@ static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd,
 	thread->late = 0;
 	bpf_get_current_comm(call->comm, sizeof(call->comm));
 	read_common(call);
+#ifdef HAVE_TASK
+	identify(call, (void *)bpf_get_current_task_btf());
+#endif
 	call->start_ns = bpf_ktime_get_boot_ns();
+	call->entry_ns = 0;
 	thread->parts_len = 0;
 	thread->attr_len = 0;
 	thread->attr_end = 0;
@@ -240,23 +263,75 @@ static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd,
 	thread->cursor_size = 0;
 }
 
+/* There is no room for what is known of the call now: it will be told when it returns. */
+static __always_inline void refuse_entry(void)
+{
+	int zero = 0;
+	s64 *waiting = refused.lookup(&zero);
+
+	if (waiting)
+		lock_xadd(waiting, 1);
+}
+
+/*
+ * A call that returns though its entry was not seen: there was no room, or the kernel had
+ * passed us by, or it had begun before we did. Its arguments are still in the registers;
+ * attr and what it leads to are read as they are now.
+ */
+static __always_inline struct thread *stranger(void *ctx, u64 id)
+{
+#ifdef ARG1_OFFSET
+	struct tracer_config *cfg = running();
+	u64 regs = bpf_task_pt_regs(bpf_get_current_task_btf());
+	u32 cmd = FIELD(u64, regs, ARG1_OFFSET);
+	int zero = 0;
+
+	if (!cfg || !wanted_process(cfg, id >> 32) || !wanted_call(cfg, cmd))
+		return NULL;
+
+	struct call_count *count = count_of(cmd);
+	struct thread *thread = strangers.lookup(&zero);
+	s64 *waiting = refused.lookup(&zero);
+
+	if (!count || !thread || !waiting)
+		return NULL;
+	/* Counted already, if it was refused. */
+	if (*waiting > 0)
+		lock_xadd(waiting, -1);
+	else
+		count->seen++;
+	begin_record(thread, id, cmd, FIELD(u64, regs, ARG3_OFFSET),
+		     FIELD(u64, regs, ARG2_OFFSET));
+	thread->call.flags = CALL_NO_ENTRY;
+	return thread;
+#else
+	return NULL;
+#endif
+}
+
 /*
  * What is done for few calls, as programs of their own that the others go on to: the
  * verifier does not have to look at all of it together. Those of one table must be run by
  * the same tracepoint.
  */
 enum entry_step {
-	STEP_PROCESS,
 	STEP_ENTER_BULK,
 	ENTRY_STEPS,
 };
 enum exit_step {
+	STEP_EXIT_PROCESS,
 	STEP_EXIT_BULK,
 	STEP_EXIT_LONG,
 	EXIT_STEPS,
 };
 BPF_PROG_ARRAY(entry_steps, ENTRY_STEPS);
 BPF_PROG_ARRAY(exit_steps, EXIT_STEPS);
+
+/* What we do at entry is not part of what the call took. */
+static __always_inline void end_entry(struct thread *thread)
+{
+	thread->call.entry_ns = bpf_ktime_get_boot_ns() - thread->call.start_ns;
+}
 
 int enter_bpf(void *ctx)
 {
@@ -265,7 +340,6 @@ int enter_bpf(void *ctx)
 
 	struct tracer_config *cfg = running();
 	u64 id = bpf_get_current_pid_tgid();
-	int zero = 0;
 
 	if (!cfg || !wanted_process(cfg, id >> 32))
 		return 0;
@@ -280,53 +354,29 @@ int enter_bpf(void *ctx)
 	struct call_count *count = count_of(cmd);
 	struct command_plan *plan = plan_of(cmd);
 	struct scratch *scratch = scratch_of(AT_ENTRY);
-	u64 *told = announced.lookup(&zero);
 
-	if (!count || !plan || !scratch || !told)
+	if (!count || !plan || !scratch)
 		return 0;
 	count->seen++;
 
 	struct thread *thread = thread_of(id);
 
 	if (!thread) {
-		lock_xadd(&count->lost, 1);
+		refuse_entry();
 		return 0;
 	}
 	begin_record(thread, id, cmd, argument(ctx, ENTER_SIZE),
 		     argument(ctx, ENTER_UATTR));
 	thread->open = 1;
+	thread->ring = plan->ring == RING_DATA ? RING_DATA : RING_BULK;
 	take_entry_attr(thread, scratch);
 	take_objects(thread, plan, false);
 	take_entry_rows(thread, scratch, plan);
-#ifdef HAVE_TASK
-	identify(&thread->call, (void *)bpf_get_current_task_btf());
-	if (!is_told(thread, told))
-		entry_steps.call(ctx, STEP_PROCESS);
-#endif
 	if (plan->special[SHAPE_BULK])
 		entry_steps.call(ctx, STEP_ENTER_BULK);
-	thread->entered_ns = bpf_ktime_get_boot_ns();
+	end_entry(thread);
 	return 0;
 }
-
-#ifdef HAVE_TASK
-int step_process(void *ctx)
-{
-	u32 tid = bpf_get_current_pid_tgid();
-	struct thread *thread = threads.lookup(&tid);
-	int zero = 0;
-	struct scratch *scratch = scratch_of(AT_ENTRY);
-	u64 *told = announced.lookup(&zero);
-
-	if (!thread || !scratch || !told)
-		return 0;
-	tell_process(thread, scratch, told);
-	/* It does nothing for a command without bulk data. */
-	entry_steps.call(ctx, STEP_ENTER_BULK);
-	thread->entered_ns = bpf_ktime_get_boot_ns();
-	return 0;
-}
-#endif
 
 int step_enter_bulk(void *ctx)
 {
@@ -341,7 +391,7 @@ int step_enter_bulk(void *ctx)
 
 	if (plan && take_bulk_row(thread, scratch, plan, false))
 		entry_steps.call(ctx, STEP_ENTER_BULK);
-	thread->entered_ns = bpf_ktime_get_boot_ns();
+	end_entry(thread);
 	return 0;
 }
 
@@ -354,12 +404,13 @@ static __always_inline void send_call(struct thread *thread, u32 tid)
 	int zero = 0;
 	u64 *used = threads_used.lookup(&zero);
 
+	thread->open = 0;
 	call->parts_len = thread->parts_len;
 	BARRIER(len);
 	if (len > sizeof(*call) + PARTS_MAX)
 		len = sizeof(*call);
 
-	bool lost = calls.ringbuf_output(call, len, 0);
+	bool lost = send(thread->ring, call, len);
 
 	if (count && lost)
 		lock_xadd(&count->lost, 1);
@@ -370,29 +421,51 @@ static __always_inline void send_call(struct thread *thread, u32 tid)
 		forget_thread(tid);
 }
 
+/* The thread whose call returns; NULL if the call is none of ours. */
+static __always_inline struct thread *returning(void *ctx, u64 id)
+{
+	u32 tid = id;
+	struct thread *thread = threads.lookup(&tid);
+
+	if (thread && thread->open && is_same_call(&thread->call))
+		return thread;
+	return stranger(ctx, id);
+}
+
+/* The same in the programs that this one goes on to. */
+static __always_inline struct thread *returned(u32 tid)
+{
+	struct thread *thread = threads.lookup(&tid);
+	int zero = 0;
+
+	return thread && thread->open ? thread : strangers.lookup(&zero);
+}
+
 int exit_bpf(void *ctx)
 {
 	if (!is_bpf_exit(ctx))
 		return 0;
 
-	u32 tid = bpf_get_current_pid_tgid();
-	struct thread *thread = threads.lookup(&tid);
+	u64 id = bpf_get_current_pid_tgid();
+	struct thread *thread = returning(ctx, id);
 
-	if (!thread || !thread->open)
+	if (!thread)
 		return 0;
-	thread->open = 0;
 
 	struct call_record *call = &thread->call;
 	struct scratch *scratch = scratch_of(AT_EXIT);
 	struct command_plan *plan = plan_of(call->cmd);
+	int zero = 0;
+	u64 *told = announced.lookup(&zero);
 
-	if (!scratch || !plan || !is_same_call(call))
+	if (!scratch || !plan || !told)
 		return 0;
-	call->duration_ns = bpf_ktime_get_boot_ns() - thread->entered_ns;
+	call->duration_ns = bpf_ktime_get_boot_ns() - call->start_ns - call->entry_ns;
 	call->retval = result(ctx);
+	thread->ring = ring_after(plan, call->retval);
 
 	take_exit_attr(thread, scratch);
-	if (thread->late)
+	if (thread->late || thread->ring == RING_VITAL)
 		take_objects(thread, plan, true);
 #ifdef HAVE_OBJECTS
 	if (plan->returns_fd && call->retval >= 0) {
@@ -402,19 +475,41 @@ int exit_bpf(void *ctx)
 	}
 #endif
 	take_exit_rows(thread, scratch, plan);
+#ifdef HAVE_TASK
+	if (!is_told(thread, told))
+		exit_steps.call(ctx, STEP_EXIT_PROCESS);
+#endif
 	if (plan->special[SHAPE_BULK])
 		exit_steps.call(ctx, STEP_EXIT_BULK);
 	else if (plan->has_special)
 		exit_steps.call(ctx, STEP_EXIT_LONG);
-	send_call(thread, tid);
+	send_call(thread, id);
 	return 0;
 }
+
+#ifdef HAVE_TASK
+int step_exit_process(void *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = returned(tid);
+	int zero = 0;
+	struct scratch *scratch = scratch_of(AT_EXIT);
+	u64 *told = announced.lookup(&zero);
+
+	if (!thread || !scratch || !told)
+		return 0;
+	tell_process(thread, scratch, told);
+	/* It does nothing for a command without bulk data, and goes on. */
+	exit_steps.call(ctx, STEP_EXIT_BULK);
+	return 0;
+}
+#endif
 
 /* What of it was not in memory at entry. */
 int step_exit_bulk(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
-	struct thread *thread = threads.lookup(&tid);
+	struct thread *thread = returned(tid);
 	struct scratch *scratch = scratch_of(AT_EXIT);
 
 	if (!thread || !scratch)
@@ -435,7 +530,7 @@ int step_exit_bulk(void *ctx)
 int step_exit_long(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
-	struct thread *thread = threads.lookup(&tid);
+	struct thread *thread = returned(tid);
 	struct scratch *scratch = scratch_of(AT_EXIT);
 
 	if (!thread || !scratch)

@@ -161,7 +161,9 @@ static __always_inline void send_chunk(struct thread *thread, struct scratch *sc
 	chunk->offset = offset;
 	chunk->len = len;
 	chunk->reserved2 = 0;
-	if (calls.ringbuf_output(scratch, sizeof(*chunk) + len, 0))
+	len += sizeof(*chunk);
+	if (thread->ring == RING_BULK ? send_bulk(scratch, len, thread->call.tgid, chunk->start_ns)
+				      : send(thread->ring, scratch, len))
 		thread->call.flags |= CALL_DATA_LOST;
 }
 

@@ -207,7 +207,7 @@ static __always_inline void tell_process(struct thread *thread, struct scratch *
 	BARRIER(len);
 	if (len > sizeof(*process) + EXE_MAX + ARGS_MAX)
 		return;
-	if (calls.ringbuf_output(scratch, len, 0))
+	if (send(thread->ring, scratch, len))
 		return;
 	thread->known_start_ns = call->process_start_ns;
 	thread->known_exec_id = call->exec_id;

@@ -51,8 +51,12 @@ static __always_inline struct object *take_object(struct thread *thread, struct 
 }
 #endif
 
+/*
+ * At exit those that attr told of too late; and once more all, if the call changed
+ * something: a descriptor may lead elsewhere by the time that the kernel looks.
+ */
 static __always_inline void take_objects(struct thread *thread, struct command_plan *plan,
-					 bool late)
+					 bool at_exit)
 {
 #ifdef HAVE_OBJECTS
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
@@ -65,16 +69,19 @@ static __always_inline void take_objects(struct thread *thread, struct command_p
 
 		u32 at = plan->fds[i];
 		u32 fd = attr_u32(thread->attr, thread->attr_end, at);
+		u32 kind = PART_OBJECT;
 
-		/* What was taken at entry stays: the caller may have put another one there. */
-		if (late && at + 4 <= thread->entry_end)
-			continue;
+		if (at_exit && at + 4 <= thread->entry_end) {
+			if (thread->ring != RING_VITAL)
+				continue;
+			kind = PART_OBJECT_EXIT;
+		}
 		if (at >= thread->attr_len || at + 4 > thread->attr_end)
 			continue;
 
-		struct object *object = take_object(thread, task, PART_OBJECT, at, fd);
+		struct object *object = take_object(thread, task, kind, at, fd);
 
-		if (i == 0 && object && object->kind == OBJECT_MAP)
+		if (kind == PART_OBJECT && i == 0 && object && object->kind == OBJECT_MAP)
 			note_sizes(thread, plan, object);
 	}
 #endif
