@@ -199,6 +199,16 @@ struct call_count {
 	__u64 incomplete;	/* arrived, but with CALL_DATA_LOST */
 };
 
+/* What is noted of our own calls at functions of the kernel that run our programs. */
+enum function {
+	FUNCTION_ENTER = 0,	/* __sys_bpf() */
+	FUNCTION_EXIT = 1,
+	FUNCTION_COPIED = 2,	/* security_bpf() */
+	FUNCTION_CHECKED = 3,	/* bpf_check() */
+	FUNCTION_OUTCOME = 4,	/* what __sys_bpf() returned last */
+};
+#define FUNCTIONS 5
+
 /* Filters that are on, see struct tracer_config. */
 #define FILTER_PID    (1U << 0)
 #define FILTER_UID    (1U << 1)

@@ -7,8 +7,12 @@ import signal
 from functools import cache
 
 import pytest
+from hypothesis import settings
 
 import stimulus
+
+settings.register_profile("patient", deadline=None)  # machines are slow at times
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

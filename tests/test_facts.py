@@ -19,6 +19,7 @@ TASK_PT_REGS, CURRENT_TASK_BTF = 175, 158
 
 OFFSETS = {member: 8 * number for number, member in enumerate([*TASK, *PATHS, *OBJECTS], 1)}
 OFFSETS |= {"bpf_map.map_type": 24, "bpf_map.key_size": 28, "bpf_map.value_size": 32}
+OFFSETS |= {"bpf_prog.len": 4, "bpf_prog.insnsi": 72}
 OFFSETS |= {"bpf_map.max_entries": 36, "task_struct.loginuid": 4, "task_struct.pid": 12}
 
 FULL = Facts(
@@ -27,6 +28,7 @@ FULL = Facts(
     16,
     frozenset({TASK_PT_REGS, CURRENT_TASK_BTF}),
     {"sys_enter": 11, "sys_exit": 12},
+    {"__sys_bpf": (21, 4), "bpf_check": (22, 5)},
     "",
 )
 
@@ -50,7 +52,8 @@ def x86(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
 
 
-ARGUMENTS = {"ARG1_OFFSET", "ARG2_OFFSET", "ARG3_OFFSET", "ARG4_OFFSET", "ARG5_OFFSET"}
+ARGUMENTS = {"ARG1_OFFSET", "ARG2_OFFSET", "ARG3_OFFSET", "ARG4_OFFSET", "ARG5_OFFSET",
+             "HAVE_REGISTERS"}  # fmt: skip
 ALL = {"HAVE_KERNEL_READS", "HAVE_TASK", "HAVE_PATHS", "HAVE_OBJECTS", *ARGUMENTS}
 
 
@@ -137,7 +140,7 @@ def test_arguments_are_where_the_machine_has_them(
 
 
 def test_a_kernel_that_tells_nothing() -> None:
-    nothing = Facts({}, {}, 0, frozenset(), {}, "no BTF")
+    nothing = Facts({}, {}, 0, frozenset(), {}, {}, "no BTF")
     assert nothing.flags(kernel_reads=False) == []
     assert not nothing.has_task
     assert not nothing.has_objects
@@ -156,7 +159,8 @@ def test_the_kernel_program_uses_what_it_is_told_and_nothing_else() -> None:
     assert {name for name in told - used if "value_size" not in name} <= {
         "OFF_bpf_map_key_size", "OFF_bpf_map_max_entries",
     }  # fmt: skip
-    assert set(re.findall(r"\bHAVE_\w+", source)) - {"HAVE_"} <= given
+    by_plan = {"HAVE_FUNCTIONS"}  # of tracer/functions.py
+    assert set(re.findall(r"\bHAVE_\w+", source)) - {"HAVE_"} <= given | by_plan
 
 
 def test_numbers_of_helpers_and_registers_are_the_header_s() -> None:
@@ -168,12 +172,20 @@ def test_numbers_of_helpers_and_registers_are_the_header_s() -> None:
         f"BPF_PROG_TYPE_RAW_TRACEPOINT == {own.RAW_TRACEPOINT.type}",
         f"BPF_PROG_TYPE_TRACING == {own.TRACING_RAW_TP.type}",
         f"BPF_TRACE_RAW_TP == {own.TRACING_RAW_TP.attach_type}",
+        f"BPF_PROG_TYPE_KPROBE == {own.KPROBE.type}",
+        f"BPF_PROG_TYPE_TRACING == {own.FENTRY.type} && {own.FENTRY.type} == {own.FEXIT.type}",
+        f"BPF_TRACE_FENTRY == {own.FENTRY.attach_type}",
+        f"BPF_TRACE_FEXIT == {own.FEXIT.attach_type}",
+        f"BPF_PROG_TYPE_LSM == {own.LSM.type} && BPF_LSM_MAC == {own.LSM.attach_type}",
         f"__NR_bpf == {libc.SYS_BPF}",
     ]
     if platform.machine() == "x86_64":
         registers = facts.REGISTERS["x86_64"]
         places = zip(("rdi", "rsi", "rdx", "r10", "r8"), registers.arguments, strict=True)
-        for name, offset in (*places, ("orig_rax", registers.number)):
+        compat = zip(("rbx", "rcx", "rdx", "rsi", "rdi"), registers.compat_arguments, strict=True)
+        function = zip(("rdi", "rsi", "rdx", "rcx"), registers.function_arguments, strict=True)
+        others = ("orig_rax", registers.number), ("rax", registers.function_result)
+        for name, offset in (*places, *compat, *function, *others):
             checks.append(f"offsetof(struct pt_regs, {name}) == {offset}")
     headers = "stddef.h", "linux/bpf.h", "asm/ptrace.h", "asm/unistd.h"
     lines = [f"#include <{name}>" for name in headers]
@@ -202,7 +214,7 @@ def test_without_btf_they_say_why(
     monkeypatch.setattr(btf, "VMLINUX", path)
     found = facts.gather()
     assert found.problem.startswith(f"{path}: ")
-    assert found._replace(problem="") == Facts({}, {}, 0, frozenset(), {}, "")
+    assert found._replace(problem="") == Facts({}, {}, 0, frozenset(), {}, {}, "")
     if content is None:
         assert found.problem.endswith(": No such file or directory")
 
@@ -213,7 +225,7 @@ def test_that_there_was_no_btf_is_not_remembered(
     """It may have been hidden from that run alone, as from a container."""
     form = Form("kernel.json", Facts.to_json, Facts.from_json)
     cache = Cache(str(tmp_path / "cache"))
-    nothing = Facts({}, {}, 0, frozenset(), {}, "no BTF")
+    nothing = Facts({}, {}, 0, frozenset(), {}, {}, "no BTF")
     assert cache.get(form, "kernel", lambda: nothing) == nothing
     assert cache.get(form, "kernel", lambda: FULL) == FULL
     assert cache.get(form, "kernel", lambda: nothing) == FULL
@@ -227,6 +239,10 @@ def test_this_kernel_tells_all_that_is_asked() -> None:
     assert wanted - found.offsets.keys() == set()
     assert found.has_task
     assert found.has_objects
+    assert found.has_insns
+    assert found.functions.keys() == set(facts.FUNCTIONS)
+    assert found.functions["security_bpf"][1] in (3, 4)
+    assert found.functions["__sys_bpf"][1] in (4, 7)
     assert found.names["bpf_cmd"][5] == "BPF_PROG_LOAD"
     assert {TASK_PT_REGS, CURRENT_TASK_BTF} <= found.helpers
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from bpfsnoop.events.errors import CannotStart
-from bpfsnoop.tracer import config, hooks, libc
+from bpfsnoop.tracer import config, functions, hooks, libc, own
 from bpfsnoop.tracer.facts import TRACEPOINTS, Facts
-from bpfsnoop.tracer.hooks import ATTACHED, STEPS, RawHooks, TracefsHooks, chosen
+from bpfsnoop.tracer.functions import Function, Functions
+from bpfsnoop.tracer.hooks import STEPS, Plan, RawHooks, TracefsHooks, plans
 from bpfsnoop.tracer.installed import KERNEL
+from bpfsnoop.tracer.own import ProgramType
 from bpfsnoop.tracer.tracefs import Tracefs
 from test_facts import FULL
 
@@ -22,7 +24,7 @@ KNOWN = FULL._replace(
     offsets={**FULL.offsets, COMPAT: 16},
     tracepoints={name: number for number, name in enumerate(TRACEPOINTS, 100)},
 )
-UNKNOWN = Facts({}, {}, 0, frozenset(), {}, "no BTF")
+UNKNOWN = Facts({}, {}, 0, frozenset(), {}, {}, "no BTF")
 NO_TRACEFS = "tracefs is not here"
 
 
@@ -55,33 +57,106 @@ def no_tracefs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "Tracefs", refuse)
 
 
-def test_the_options_are_the_probes_that_there_are() -> None:
-    assert (hooks.AUTO, TracefsHooks.probe, RawHooks.probe) == config.PROBES
+class FakeLayer(Functions):
+    """Can be had or not, as it is told."""
+
+    probe = "fake"
+    refused = ""
+
+    def __init__(self, known: Facts) -> None:
+        if self.refused:
+            raise CannotStart(self.refused)
+
+    def settings(self) -> dict[str, int]:
+        return {"HAVE_FUNCTIONS": 1}
+
+    def program_type(self, function: str) -> ProgramType:
+        return own.KPROBE
+
+    def _try(self) -> None:
+        pass
+
+    def _attached(self, function: Function, prog_fd: int) -> int:
+        return prog_fd
 
 
-def test_tracepoints_of_bpf_alone_are_taken_first(monkeypatch: pytest.MonkeyPatch) -> None:
+class Layer(FakeLayer):
+    probe = "fentry"
+
+
+class OtherLayer(FakeLayer):
+    probe = "kprobe"
+
+
+@pytest.fixture
+def layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "FUNCTIONS", (Layer, OtherLayer))
+
+
+@pytest.fixture
+def tracefs(monkeypatch: pytest.MonkeyPatch) -> None:
     # What Tracefs() gives is used as a context.
     monkeypatch.setattr(FakeTracefs, "__exit__", lambda *_: None)
     monkeypatch.setattr(hooks, "Tracefs", lambda: FakeTracefs(FIELDS))
-    by, remark = chosen("auto", KNOWN)
-    assert (type(by), remark) == (TracefsHooks, "")
-    by, remark = chosen("raw_tracepoint", KNOWN)
-    assert (type(by), remark) == (RawHooks, "")
+
+
+def tried(probe: str, known: Facts = KNOWN, *, kernel_reads: bool = True) -> list[str]:
+    """What is tried: the name of the plan, or why it cannot be had."""
+    found = []
+    for plan in plans(probe, known, kernel_reads=kernel_reads):
+        try:
+            found.append(plan().probe)
+        except CannotStart as error:
+            found.append(str(error))
+    return found
+
+
+def test_the_options_are_the_probes_that_there_are() -> None:
+    assert sorted(hooks.PROBES) == sorted(config.PROBES)
+
+
+@pytest.mark.usefixtures("tracefs", "layers")
+def test_what_sees_most_is_tried_first_and_what_costs_least_last() -> None:
+    assert tried("auto") == ["fentry", "kprobe", "raw_tracepoint", "tracepoint"]
+    for probe in ("fentry", "kprobe", "raw_tracepoint", "tracepoint"):
+        assert tried(probe) == [probe]
+
+
+@pytest.mark.usefixtures("no_tracefs", "layers")
+def test_without_tracefs_raw_tracepoints_do() -> None:
+    """And what sees functions stands on these."""
+    assert tried("auto") == [
+        "raw_tracepoint+fentry", "raw_tracepoint+kprobe", "raw_tracepoint", NO_TRACEFS,
+    ]  # fmt: skip
+    assert tried("tracepoint") == [NO_TRACEFS]
+
+
+@pytest.mark.usefixtures("tracefs", "layers")
+def test_without_leave_to_read_kernel_memory_functions_are_of_no_use() -> None:
+    assert tried("auto", kernel_reads=False) == ["raw_tracepoint", "tracepoint"]
+    (reason,) = tried("fentry", kernel_reads=False)
+    assert reason.startswith("fentry needs leave to read kernel memory")
+
+
+@pytest.mark.usefixtures("tracefs", "layers")
+def test_a_layer_that_the_kernel_refuses_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Layer, "refused", "no fentry")
+    assert tried("auto") == ["no fentry", "kprobe", "raw_tracepoint", "tracepoint"]
 
 
 @pytest.mark.usefixtures("no_tracefs")
-def test_where_they_cannot_be_had_raw_ones_do_and_it_is_said() -> None:
-    by, remark = chosen("auto", KNOWN)
-    assert type(by) is RawHooks
-    assert remark.startswith(f"{NO_TRACEFS}; raw tracepoints do it too, but every system call")
+def test_where_nothing_is_known_nothing_can_be_had() -> None:
+    *reasons, last = tried("auto", UNKNOWN)
+    assert all(reason.endswith("no BTF") for reason in reasons)
+    assert last == NO_TRACEFS
 
 
-@pytest.mark.usefixtures("no_tracefs")
-@pytest.mark.parametrize(("probe", "known"), [("auto", UNKNOWN), ("tracepoint", KNOWN)])
-def test_where_neither_can_be_had_the_reason_is_the_first_one_s(probe: str, known: Facts) -> None:
-    with pytest.raises(CannotStart) as error:
-        chosen(probe, known)
-    assert str(error.value) == NO_TRACEFS
+def test_each_plan_knows_what_it_does_not_see() -> None:
+    base, raw, layer = TracefsHooks(FakeTracefs(FIELDS)), RawHooks(KNOWN), Layer(KNOWN)
+    inside = "calls that the kernel makes itself"
+    assert Plan(base, None).blind == ["32-bit calls", inside]
+    assert Plan(raw, None).blind == [inside]
+    assert Plan(base, layer).blind == Plan(raw, layer).blind == []
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -116,14 +191,17 @@ def test_raw_tracepoints_are_not_guessed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_program_has_a_type_and_is_in_the_source() -> None:
-    source = (KERNEL / "bpf_calls.c").read_text()
-    functions = set(re.findall(r"^int (\w+)\(void \*ctx\)", source, re.MULTILINE))
-    steps = [name for names in STEPS.values() for name in names]
-    assert functions == {*ATTACHED, *steps}
-    raw, by_tracefs = RawHooks(KNOWN), TracefsHooks(FakeTracefs(FIELDS))
-    for name in functions:
-        assert by_tracefs.program_type(name)[1:] == (0, 0)
-        assert raw.program_type(name).attach_btf_id in KNOWN.tracepoints.values()
+    source = (KERNEL / "bpf_calls.c").read_text() + (KERNEL / "functions.h").read_text()
+    programs = set(re.findall(r"^int (\w+)\(void \*ctx\)", source, re.MULTILINE))
+    base, raw = TracefsHooks(FakeTracefs(FIELDS)), RawHooks(KNOWN)
+    plan = Plan(base, Layer(KNOWN))
+    steps = [name for names in plan.steps().values() for name in names]
+    assert programs == {*plan.attached(), *steps}
+    for name in programs:
+        by = plan.of(name)
+        assert by.program_type(name).type == (own.TRACEPOINT if by is base else own.KPROBE).type
+        if by is base:
+            assert raw.program_type(name).attach_btf_id in KNOWN.tracepoints.values()
 
 
 @pytest.mark.parametrize("table", STEPS)
@@ -136,13 +214,14 @@ def test_steps_stand_in_the_order_of_the_source(table: str) -> None:
 
 
 def test_every_setting_is_used_in_the_source_and_all_that_is_used_is_set() -> None:
-    header = (KERNEL / "hooks.h").read_text() + (KERNEL / "bpf_calls.c").read_text()
+    header = "".join(path.read_text() for path in KERNEL.glob("*.[ch]"))
     raw, by_tracefs = RawHooks(KNOWN).settings(), TracefsHooks(FakeTracefs(FIELDS)).settings()
-    for name in {*raw, *by_tracefs}:
+    registers = {flag[2:].partition("=")[0] for flag in KNOWN.flags(kernel_reads=True)}
+    unused = {name for name in registers if name.startswith(("OFF_", "SIZE_"))}
+    for name in {*raw, *by_tracefs, *registers} - unused:
         assert re.search(rf"\b{name}\b", header), name
-    assert {"ENTER_CMD", "ENTER_UATTR", "ENTER_SIZE"} <= raw.keys() & by_tracefs.keys()
-    assert raw["NR_BPF"] == libc.SYS_BPF
-    assert all(isinstance(value, int) for value in raw.values())
+    for name in set(re.findall(r"FIELD\(\w+, regs, (\w+)\)", header)):
+        assert name in registers
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from bpfsnoop.tracer import compiler, facts, hooks, installed, loader, own
 from bpfsnoop.tracer.cache import Cache
 from bpfsnoop.tracer.compiler import Bytecode, Function
 from bpfsnoop.tracer.facts import Facts
-from bpfsnoop.tracer.hooks import ATTACHED, Hooks
+from bpfsnoop.tracer.hooks import ATTACHED, Hooks, Plan
 from bpfsnoop.tracer.own import MapSpec, NotLoaded, ProgramType
 from test_architecture import FILES, own_imports
 from test_facts import FULL, without
@@ -27,7 +27,7 @@ STEPS = [name for names in hooks.STEPS.values() for name in names]
 PROGRAMS = [*ATTACHED, *STEPS, "calibrate"]
 BYTECODE = Bytecode(
     {name: MapSpec(2, 4, 8, 1, 0) for name in
-     ("config", "calls", "pids", "calibrated", "object_ops", *hooks.STEPS)},
+     ("config", *loader.RING_NAMES.values(), "pids", "calibrated", "object_ops", *hooks.STEPS)},
     {name: Function(bytes(16), {0: "config"}) for name in PROGRAMS},
 )  # fmt: skip
 
@@ -91,7 +91,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     monkeypatch.setattr(own, "object_id", lambda fd: 1)
     monkeypatch.setattr(own.BpfMap, "__setitem__", lambda *_: None)
     monkeypatch.setattr(own.BpfMap, "__getitem__", lambda _, key: fake.lookup(key))
-    monkeypatch.setattr(hooks, "chosen", lambda probe, known: (FakeHooks(), ""))
+    monkeypatch.setattr(hooks, "plans", lambda *_, **__: [lambda: Plan(FakeHooks(), None)])
     monkeypatch.setattr(facts, "gather", lambda: FULL)
     monkeypatch.setattr(facts, "may_read_kernel_memory", lambda: True)
     return fake
@@ -222,7 +222,7 @@ def test_objects_that_look_otherwise_than_expected_are_not_shown(
 @pytest.mark.parametrize(
     ("known", "reads", "begins"),
     [
-        (Facts({}, {}, 0, frozenset(), {}, "gone"), True, "no BTF of this kernel (gone): "),
+        (Facts({}, {}, 0, frozenset(), {}, {}, "gone"), True, "no BTF of this kernel (gone): "),
         (FULL, False, "this kernel does not permit BPF to read its memory"),
         (without("bpf_map.id"), True, "the structs of this kernel are not as expected: "),
     ],

@@ -427,7 +427,7 @@ def _live(batches: list[list[bytes]], file: io.BytesIO, proc: FakeProc) -> Live:
     program: Any = FakeProgram(batches)
     watch: Any = FakeWatch()
     looks: Any = proc
-    known = Facts(KERNEL_NAMES, {}, 0, frozenset(), {}, "")
+    known = Facts(KERNEL_NAMES, {}, 0, frozenset(), {}, {}, "")
     return Live(program, Loaded({}, known, [], "tracepoint"), watch, looks, file)
 
 

@@ -30,6 +30,7 @@ _KIND_STRUCT: Final = 4
 _KIND_UNION: Final = 5
 _KIND_ENUM: Final = 6
 _KIND_TYPEDEF: Final = 8
+_KIND_FUNC: Final = 12
 _MODIFIERS: Final = frozenset({8, 9, 10, 11, 18})
 """typedef, volatile, const, restrict, type tag: the third word is the type meant."""
 _TYPE_WORDS: Final = 3
@@ -125,6 +126,29 @@ class Btf:
         """The ids of type definitions, by the names given; unknown ones are left out."""
         found = self._types_named(set(names), _KIND_TYPEDEF)
         return {name: ids[0] for name, ids in found.items() if ids}
+
+    def functions(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """The ids of functions, and how many words of 8 bytes their arguments take, by the names
+        given; unknown ones are left out.
+
+        A struct that is passed by value takes as many as it has.
+        """
+        found = self._types_named(set(names), _KIND_FUNC)
+        return {name: (ids[0], self._argument_words(ids[0])) for name, ids in found.items() if ids}
+
+    def _argument_words(self, function: int) -> int:
+        words, places = self._words, self._places
+        proto = words[places[function - 1] + 2]
+        if not 0 < proto <= len(places):
+            return 0
+        at = places[proto - 1]
+        parameters = (words[at + _TYPE_WORDS + 2 * n + 1] for n in range(words[at + 1] & 0xFFFF))
+        return sum(self._argument_size(number) for number in parameters)
+
+    def _argument_size(self, number: int) -> int:
+        # In words; all but structs and unions fit into one.
+        record = self._record(number)
+        return 1 if record is None else (self._words[record + 2] + 7) // 8
 
     @cached_property
     def _words(self) -> "memoryview[int]":

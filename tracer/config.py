@@ -21,7 +21,7 @@ _PID_MAX: Final = 1 << 22
 _UID_MAX: Final = (1 << 32) - 2
 _LONGEST_H: Final = 876_000  # a hundred years
 _INSNS_MAX: Final = 262_144
-PROBES: Final = ("auto", "tracepoint", "raw_tracepoint")
+PROBES: Final = ("auto", "tracepoint", "raw_tracepoint", "fentry", "kprobe", "lsm")
 _RING_MIN: Final = 1 << 16
 _RING_MAX: Final = 1 << 30
 _NULL: Final = "tag:yaml.org,2002:null"
@@ -277,7 +277,7 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
     ),
     CAPTURE: (
         Option("probe", _one_of(*PROBES), ("--probe",), "NAME",
-               "attach to: tracepoint, raw_tracepoint or auto", replay=False),
+               "attach to: auto, fentry, kprobe, lsm, raw_tracepoint or tracepoint", replay=False),
         Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
                "bytes of each of four rings (2M)", replay=False),
         Option("max_insns", _number(0, _INSNS_MAX), ("--max-insns",), "N",

@@ -8,7 +8,7 @@ from struct import pack
 from typing import Any, Final, NamedTuple
 
 from ..decoders import uapi
-from . import btf, own
+from . import btf, libc, own
 
 
 class Registers(NamedTuple):
@@ -20,17 +20,34 @@ class Registers(NamedTuple):
     """Of the call, in struct pt_regs."""
     compat: tuple[str, int]
     """The member of struct task_struct, and its bits, that mark a 32-bit call."""
+    compat_number: int
+    """Of bpf(2) in a 32-bit call."""
+    compat_arguments: tuple[int, int, int, int, int]
+    """In struct pt_regs, of a 32-bit call."""
+    x32: int
+    """The bit in the number of a call that marks an ABI with 32-bit pointers; 0: none."""
+    function_arguments: tuple[int, int, int, int]
+    """Of a function that has just been called, in struct pt_regs."""
+    function_result: int
 
 
 REGISTERS: Final = {
-    "x86_64": Registers((112, 104, 96, 56, 72), 120, ("task_struct.thread_info.status", 0x2)),
-    "aarch64": Registers((272, 8, 16, 24, 32), 280, ("task_struct.thread_info.flags", 1 << 22)),
-}
+    "x86_64": Registers(
+        (112, 104, 96, 56, 72), 120, ("task_struct.thread_info.status", 0x2),
+        357, (40, 88, 96, 104, 112), 1 << 30, (112, 104, 96, 88), 80,
+    ),
+    "aarch64": Registers(
+        (272, 8, 16, 24, 32), 280, ("task_struct.thread_info.flags", 1 << 22),
+        386, (272, 8, 16, 24, 32), 0, (0, 8, 16, 24), 0,
+    ),
+}  # fmt: skip
 """By machine."""
 TRACEPOINTS: Final = (
     "sys_enter", "sys_exit", "task_newtask", "sched_process_exec", "sched_process_exit"
 )  # fmt: skip
 """Those that BTF is asked about."""
+FUNCTIONS: Final = ("__sys_bpf", "security_bpf", "bpf_check", "bpf_lsm_bpf")
+"""The same."""
 
 _TYPE_OF: Final = "btf_trace_{}"  # include/trace/bpf_probe.h
 _TASK_PT_REGS: Final = 175  # BPF_FUNC_task_pt_regs, since Linux 5.15
@@ -56,6 +73,7 @@ _OBJECTS: Final = (
     "bpf_map.name", "bpf_prog.aux", "bpf_prog.type", "bpf_prog.tag", "bpf_prog_aux.id",
     "bpf_prog_aux.name", "bpf_link.id", "bpf_link.type", "bpf_link.prog", "btf.id",
 )  # fmt: skip
+_INSNS: Final = ("bpf_prog.len", "bpf_prog.insnsi")
 _SIZES: Final = ("bpf_map.key_size", "bpf_map.value_size", "bpf_map.max_entries")
 """Read at once with ``bpf_map.map_type``, behind which they stand."""
 _OPTIONAL: Final = (
@@ -78,6 +96,8 @@ class Facts(NamedTuple):
     """The helper functions that this kernel has."""
     tracepoints: Mapping[str, int]
     """The ids of their types (``btf_trace_NAME``), by their names."""
+    functions: Mapping[str, tuple[int, int]]
+    """Their ids, and how many words of 8 bytes their arguments take, by their names."""
     problem: str
     """Why there is nothing in the others; mostly empty."""
 
@@ -97,15 +117,24 @@ class Facts(NamedTuple):
                 kernel_reads and self.has_objects
             )
         registers = REGISTERS.get(platform.machine())
-        if registers and {_TASK_PT_REGS, _CURRENT_TASK_BTF} <= self.helpers:
-            numbered = enumerate(registers.arguments, 1)
-            flags += [f"-DARG{number}_OFFSET={offset}" for number, offset in numbered]
+        if registers and self.has_registers:
+            flags += _register_flags(registers, self.offsets)
         return flags
+
+    @property
+    def has_registers(self) -> bool:
+        """Whether a program can look at the registers of the system call under way."""
+        return {_TASK_PT_REGS, _CURRENT_TASK_BTF} <= self.helpers
 
     @property
     def has_task(self) -> bool:
         """Whether what is behind the current task can be read."""
         return self._has(*_TASK) and self.upid_size > 0 and _CURRENT_TASK_BTF in self.helpers
+
+    @property
+    def has_insns(self) -> bool:
+        """Whether the instructions of a program that is being loaded can be read."""
+        return self.has_task and self._has(*_INSNS)
 
     @property
     def has_objects(self) -> bool:
@@ -132,11 +161,28 @@ class Facts(NamedTuple):
             int(data["upid_size"]),
             frozenset(map(int, data["helpers"])),
             {str(name): int(number) for name, number in data["tracepoints"].items()},
+            {str(name): (int(number), int(words))
+             for name, (number, words) in data["functions"].items()},
             str(data["problem"]),
         )  # fmt: skip
 
     def _has(self, *members: str) -> bool:
         return all(member in self.offsets for member in members)
+
+
+def _register_flags(registers: Registers, offsets: Mapping[str, int]) -> Iterable[str]:
+    yield "-DHAVE_REGISTERS=1"
+    yield from (f"-DARG{n}_OFFSET={offset}" for n, offset in enumerate(registers.arguments, 1))
+    yield f"-DPT_REGS_NUMBER={registers.number}"
+    yield f"-DNR_BPF={libc.SYS_BPF}"
+    yield f"-DNR_BPF_COMPAT={registers.compat_number}"
+    yield f"-DX32_BIT={registers.x32}"
+    member, bits = registers.compat
+    if member in offsets:
+        yield f"-DCOMPAT_OFFSET={offsets[member]}"
+        yield f"-DCOMPAT_BITS={bits}"
+        for n, offset in enumerate(registers.compat_arguments, 1):
+            yield f"-DCOMPAT_ARG{n}_OFFSET={offset}"
 
 
 def _offset_flags(offsets: Mapping[str, int]) -> Iterable[str]:
@@ -150,16 +196,17 @@ def gather() -> Facts:
         kernel = btf.Btf(btf.VMLINUX.read_bytes())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        return Facts({}, {}, 0, frozenset(), {}, f"{btf.VMLINUX}: {reason}")
+        return Facts({}, {}, 0, frozenset(), {}, {}, f"{btf.VMLINUX}: {reason}")
     names = {enum: found for enum in uapi.ENUMS if (found := kernel.enum(enum))}
     helpers = frozenset(kernel.enum(btf.HELPERS))
-    offsets = kernel.offsets([*_TASK, *_PATHS, *_OBJECTS, *_SIZES, *_OPTIONAL])
+    offsets = kernel.offsets([*_TASK, *_PATHS, *_OBJECTS, *_SIZES, *_INSNS, *_OPTIONAL])
     types = kernel.typedefs(map(_TYPE_OF.format, TRACEPOINTS))
     tracepoints = {
         name: types[kind] for name in TRACEPOINTS if (kind := _TYPE_OF.format(name)) in types
     }
     upid_size = kernel.struct_size("upid") or 0
-    return Facts(names, offsets, upid_size, helpers, tracepoints, "")
+    functions = kernel.functions(FUNCTIONS)
+    return Facts(names, offsets, upid_size, helpers, tracepoints, functions, "")
 
 
 def kernel_identity() -> str:

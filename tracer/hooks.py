@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes the kernel run our programs: tracepoints, by one of two ways to them."""
+"""What makes the kernel run our programs: tracepoints, by one of two ways to them, and
+functions beside them.
+"""
 
 import errno
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
 from ..events.errors import CannotStart
-from . import libc, own
+from . import functions, libc, own
 from .facts import REGISTERS, Facts
+from .functions import Functions, SecurityModule
 from .own import ProgramType
 from .tracefs import Tracefs
 
@@ -130,22 +134,16 @@ class RawHooks(Hooks):
         registers = REGISTERS.get(platform.machine())
         if not registers:
             raise CannotStart(f"raw tracepoints are not used on {platform.machine()}")
-        member, bits = registers.compat
+        member, _ = registers.compat
         missing = [name for name in ("task_struct.pid", member) if name not in known.offsets]
         missing += {point.raw for point in ATTACHED.values()} - known.tracepoints.keys()
-        if missing or not known.has_task:
+        if missing or not known.has_task or not known.has_registers:
             about = known.problem or f"no {missing[0]}" if missing else "no task_struct"
             raise CannotStart(f"raw tracepoints need the kernel's BTF: {about}")
         self._types = known.tracepoints
-        attr, size = registers.arguments[1:3]
-        self._settings = {
-            "RAW_TRACEPOINTS": 1, "NR_BPF": libc.SYS_BPF, "PT_REGS_NUMBER": registers.number,
-            "COMPAT_OFFSET": known.offsets[member], "COMPAT_BITS": bits,
-            "ENTER_CMD": registers.arguments[0], "ENTER_UATTR": attr, "ENTER_SIZE": size,
-        }  # fmt: skip
 
     def settings(self) -> Mapping[str, int]:
-        return self._settings
+        return {"RAW_TRACEPOINTS": 1}
 
     def program_type(self, function: str) -> ProgramType:
         point = _RUN_BY[function]
@@ -172,24 +170,80 @@ def _paranoid(error: OSError) -> str:
 
 
 AUTO: Final = "auto"
-PROBES: Final = (AUTO, TracefsHooks.probe, RawHooks.probe)
-_COST: Final = "but every system call of every process then takes some 100 ns more"
+PROBES: Final = (
+    AUTO, TracefsHooks.probe, RawHooks.probe, *(layer.probe for layer in functions.FUNCTIONS)
+)  # fmt: skip
 
 
-def chosen(probe: str, known: Facts) -> tuple[Hooks, str]:
-    """:param probe: of ``PROBES``; ``auto`` takes what costs least and can be had.
-    :returns: and what is to be said of it, mostly nothing.
-    :raises CannotStart: it cannot be had here.
+class Plan(NamedTuple):
+    """What runs our programs."""
+
+    base: Hooks
+    """That which sees each call begin and return."""
+    layer: Functions | None
+    """That which sees what the kernel copies, and the calls that it makes itself."""
+
+    @property
+    def probe(self) -> str:
+        """What documents and people call it."""
+        if not self.layer:
+            return self.base.probe
+        raw = f"{self.base.probe}+" if isinstance(self.base, RawHooks) else ""
+        return raw + self.layer.probe
+
+    @property
+    def blind(self) -> list[str]:
+        """The ways into bpf(2) that it does not see."""
+        if self.layer:
+            return []
+        compat = [] if isinstance(self.base, RawHooks) else ["32-bit calls"]
+        return [*compat, "calls that the kernel makes itself"]
+
+    def settings(self) -> Mapping[str, int]:
+        """What the C source is compiled with, see hooks.h."""
+        of_layer = self.layer.settings() if self.layer else {}
+        return {**self.base.settings(), **of_layer}
+
+    def of(self, function: str) -> Hooks | Functions:
+        """What runs this program of the C source."""
+        return self.base if function in _RUN_BY or not self.layer else self.layer
+
+    def attached(self) -> tuple[str, ...]:
+        """The programs that are to be attached."""
+        return (*ATTACHED, *(functions.ATTACHED if self.layer else ()))
+
+    def steps(self) -> Mapping[str, tuple[str, ...]]:
+        """Tables of programs that others go on to."""
+        return STEPS | (functions.STEPS if self.layer else {})
+
+
+def plans(probe: str, known: Facts, *, kernel_reads: bool) -> Iterator[Callable[[], Plan]]:
+    """What can be tried, the best first. Each may raise CannotStart.
+
+    :param probe: of ``PROBES``; ``auto`` for all of them. That which only sees tracepoints of
+        bpf(2) is the last: it is blind to 32-bit calls.
+    :param kernel_reads: a program may read kernel memory.
     """
-    if probe == RawHooks.probe:
-        return RawHooks(known), ""
+    for layer in functions.FUNCTIONS:
+        by_itself = probe == AUTO and kernel_reads and layer is not SecurityModule
+        if probe == layer.probe or by_itself:
+            yield partial(_with_functions, layer, known, kernel_reads)
+    if probe in (AUTO, RawHooks.probe):
+        yield lambda: Plan(RawHooks(known), None)
+    if probe in (AUTO, TracefsHooks.probe):
+        yield lambda: Plan(_tracefs_hooks(), None)
+
+
+def _with_functions(kind: type[Functions], known: Facts, kernel_reads: bool) -> Plan:
+    if not kernel_reads:
+        raise CannotStart(f"{kind.probe} needs leave to read kernel memory (lockdown?)")
+    layer = kind(known)
     try:
-        with Tracefs() as tracefs:
-            return TracefsHooks(tracefs), ""
-    except CannotStart as error:
-        if probe != AUTO:
-            raise
-        try:
-            return RawHooks(known), f"{error}; raw tracepoints do it too, {_COST}"
-        except CannotStart:
-            raise error from None
+        return Plan(_tracefs_hooks(), layer)
+    except CannotStart:
+        return Plan(RawHooks(known), layer)
+
+
+def _tracefs_hooks() -> TracefsHooks:
+    with Tracefs() as tracefs:
+        return TracefsHooks(tracefs)

@@ -24,7 +24,9 @@ _FSCONFIG_CMD_CREATE: Final = 6
 _CLOEXEC: Final = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
 
 _PERF_TYPE_TRACEPOINT: Final = 2
-_PERF_ATTR_SIZE: Final = 128
+PERF_ATTR_SIZE: Final = 128  # PERF_ATTR_SIZE_VER7
+_KPROBE_TYPE: Final = "/sys/bus/event_source/devices/kprobe/type"
+_RETPROBE: Final = 1  # bit 0 of config, as format/retprobe there says
 _PERF_FLAG_FD_CLOEXEC: Final = 8
 _PERF_SET_BPF: Final = 0x40042408  # PERF_EVENT_IOC_SET_BPF
 _PERF_ENABLE: Final = 0x2400  # PERF_EVENT_IOC_ENABLE
@@ -70,18 +72,61 @@ def attach_tracepoint(event_id: int, prog_fd: int) -> int:
     :returns: a descriptor that keeps it attached; the caller's.
     :raises OSError: not permitted, or the program reads beyond the tracepoint's record.
     """
-    attr = ctypes.create_string_buffer(
-        struct.pack("=IIQQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_SIZE, event_id, 1), _PERF_ATTR_SIZE
+    return _attached(
+        struct.pack("=IIQQ", _PERF_TYPE_TRACEPOINT, PERF_ATTR_SIZE, event_id, 1), prog_fd
     )
-    arguments = [ctypes.c_long(number) for number in (-1, 0, -1, _PERF_FLAG_FD_CLOEXEC)]
-    event = _checked(_libc.syscall(_SYS_PERF_EVENT_OPEN, attr, *arguments))
+
+
+def has_kprobes() -> bool:
+    """Whether the kernel was built with them."""
+    return os.path.exists(_KPROBE_TYPE)
+
+
+def attach_kprobe(name: str, prog_fd: int, *, returns: bool) -> int:
+    """Runs a BPF program whenever a function of the kernel is called, or returns.
+
+    :param name: a symbol of /proc/kallsyms.
+    :returns: a descriptor that keeps it attached; the caller's.
+    :raises OSError: not permitted, no such symbol, or the kernel has no kprobes.
+    """
+    with open(_KPROBE_TYPE, encoding="ascii") as file:
+        kind = int(file.read())
+    symbol = ctypes.create_string_buffer(name.encode())
+    # sample_period 1; config1 (kprobe_func) stands at 56
+    head = struct.pack("=IIQQ", kind, PERF_ATTR_SIZE, _RETPROBE * returns, 1)
+    return _attached(head + struct.pack("=32xQ", ctypes.addressof(symbol)), prog_fd)
+
+
+def _attached(attr: bytes, prog_fd: int) -> int:
+    event = perf_event_open(attr, 0)
     try:
-        for request, argument in ((_PERF_SET_BPF, prog_fd), (_PERF_ENABLE, 0)):
-            _checked(_libc.ioctl(event, ctypes.c_ulong(request), ctypes.c_long(argument)))
+        _checked(_libc.ioctl(event, ctypes.c_ulong(_PERF_SET_BPF), ctypes.c_long(prog_fd)))
+        perf_event_enable(event)
     except BaseException:
         os.close(event)
         raise
     return event
+
+
+def perf_event_open(attr: bytes, cpu: int) -> int:
+    """perf_event_open(2) of all processes on one CPU.
+
+    :param attr: the beginning of a ``struct perf_event_attr`` whose ``size`` is
+        ``PERF_ATTR_SIZE``; the rest is zeros.
+    :returns: a descriptor with close-on-exec, the caller's.
+    :raises OSError: with the kernel's errno.
+    """
+    buffer = ctypes.create_string_buffer(attr, PERF_ATTR_SIZE)
+    arguments = [ctypes.c_long(number) for number in (-1, cpu, -1, _PERF_FLAG_FD_CLOEXEC)]
+    return _checked(_libc.syscall(_SYS_PERF_EVENT_OPEN, buffer, *arguments))
+
+
+def perf_event_enable(event: int) -> None:
+    """``PERF_EVENT_IOC_ENABLE``: nothing happens to an event that is enabled already.
+
+    :param event: what :func:`perf_event_open` returned.
+    """
+    _checked(_libc.ioctl(event, ctypes.c_ulong(_PERF_ENABLE), ctypes.c_long(0)))
 
 
 def open_by_handle(mount_fd: int, handle_type: int, handle: bytes) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the source of the kernel program to maps, programs and attachments."""
 
+import errno
 import importlib.util
 import mmap
 import os
@@ -16,18 +17,21 @@ from typing import Final, NamedTuple
 from ..events.call import ObjectKind
 from ..events.errors import CannotStart
 from ..events.wire import (
+    FUNCTION_OUTCOME,
     OBJECT,
     OBJECT_KINDS,
     RING_BULK,
     RING_CONTROL,
     RING_DATA,
     RING_VITAL,
+    TRACER_CONFIG,
 )
 from . import compiler, facts, hooks, installed, own
 from .cache import Cache, Form
 from .compiler import Bytecode
 from .facts import Facts
-from .hooks import AUTO, Hooks
+from .functions import Functions
+from .hooks import AUTO, Plan
 from .own import BpfMap, NotLoaded
 from .privilege import NOT_PERMITTED
 
@@ -77,6 +81,8 @@ class Loaded(NamedTuple):
     """What is missing here though tracing works."""
     probe: str
     """What it is attached to."""
+    blind: tuple[str, ...] = ()
+    """The ways into bpf(2) that it does not see, in words."""
 
 
 def load(sizes: Sizes, cache: Cache, *, probe: str = AUTO, follow: bool) -> Loaded:
@@ -90,21 +96,61 @@ def load(sizes: Sizes, cache: Cache, *, probe: str = AUTO, follow: bool) -> Load
     warnings: list[str] = []
     kernel_reads = facts.may_read_kernel_memory()
     _warn(known, kernel_reads, warnings)
-    by, remark = hooks.chosen(probe, known)
-    warnings += [remark] if remark else []
-    flags = _flags(sizes, by, known, kernel_reads=kernel_reads)
+    failed: CannotStart | None = None
+    for plan in hooks.plans(probe, known, kernel_reads=kernel_reads):
+        try:
+            by = plan()
+            flags = _flags(sizes, by, known, kernel_reads=kernel_reads)
+            fds, remarks = _attached(sizes, cache, by, flags, follow=follow)
+        except CannotStart as error:
+            failed = error
+        else:
+            return Loaded(fds, known, warnings + remarks, by.probe, tuple(by.blind))
+    assert failed
+    raise failed
+
+
+def _attached(
+    sizes: Sizes, cache: Cache, by: Plan, flags: list[str], *, follow: bool
+) -> tuple[dict[str, int], list[str]]:
+    # Maps, programs and attachments by name, and what is to be said of them.
+    remarks: list[str] = []
     with ExitStack() as stack:
         fds = _made(sizes, cache, by, flags, stack)
         if f"program:{_CALIBRATE}" in fds:
-            _calibrate(fds, warnings)
-        for function in hooks.ATTACHED:
+            _calibrate(fds, remarks)
+        for function in by.attached():
             if function == hooks.FOLLOWING and not follow:
                 continue
-            event = by.attached(function, fds[f"program:{function}"])
+            event = by.of(function).attached(function, fds[f"program:{function}"])
             stack.callback(os.close, event)
             fds[f"attached:{function}"] = event
+        if by.layer:
+            _require_runs(fds, by.layer)
         stack.pop_all()
-    return Loaded(fds, known, warnings, by.probe)
+    return fds, remarks
+
+
+def _require_runs(fds: Mapping[str, int], layer: Functions) -> None:
+    """What is attached need not be run: kprobes can be switched off, BPF be no security module.
+
+    :raises CannotStart: it is not, or does not see what functions return.
+    """
+    settings = BpfMap(fds["config"], 4, TRACER_CONFIG.size)
+    settings[_KEY_0] = TRACER_CONFIG.pack(0, 0, 0, os.getpid(), 0, 0, 0, 0)
+    os.close(own.load_program(own.RAW_TRACEPOINT, own.NOTHING, "nothing"))
+    with suppress(OSError):
+        own.object_id(-1)  # bad descriptor
+    runs = BpfMap(fds["function_runs"], 4, 8)
+    noted = [
+        int.from_bytes(runs[_U32.pack(n)], sys.byteorder)
+        for n in (FUNCTION_OUTCOME, *range(FUNCTION_OUTCOME))
+    ]
+    outcome, *counts = noted
+    if not all(counts):
+        raise CannotStart(f"{layer.probe} attaches to functions of this kernel but is not run")
+    if outcome != (1 << 64) - errno.EBADF:
+        raise CannotStart(f"{layer.probe} does not tell what functions of this kernel return")
 
 
 def _version() -> str:
@@ -144,7 +190,7 @@ def _warn(known: Facts, kernel_reads: bool, warnings: list[str]) -> None:
         )
 
 
-def _flags(sizes: Sizes, by: Hooks, known: Facts, *, kernel_reads: bool) -> list[str]:
+def _flags(sizes: Sizes, by: Plan, known: Facts, *, kernel_reads: bool) -> list[str]:
     settings = {
         **by.settings(),
         "PAGE_SIZE": mmap.PAGESIZE,
@@ -161,7 +207,7 @@ def _flags(sizes: Sizes, by: Hooks, known: Facts, *, kernel_reads: bool) -> list
 
 
 def _made(
-    sizes: Sizes, cache: Cache, by: Hooks, flags: list[str], stack: ExitStack
+    sizes: Sizes, cache: Cache, by: Plan, flags: list[str], stack: ExitStack
 ) -> dict[str, int]:
     # Maps and programs by name. Which BCC compiled what was kept comes last in the key:
     # where there is none, any will do.
@@ -180,7 +226,7 @@ def _made(
     return fds
 
 
-def _loaded(bytecode: Bytecode, sizes: Sizes, by: Hooks, stack: ExitStack) -> dict[str, int]:
+def _loaded(bytecode: Bytecode, sizes: Sizes, by: Plan, stack: ExitStack) -> dict[str, int]:
     with ExitStack() as ours:
         fds = _put_into_kernel(bytecode, sizes, by, ours)
         stack.push(ours.pop_all())
@@ -188,7 +234,7 @@ def _loaded(bytecode: Bytecode, sizes: Sizes, by: Hooks, stack: ExitStack) -> di
 
 
 def _put_into_kernel(
-    bytecode: Bytecode, sizes: Sizes, by: Hooks, stack: ExitStack
+    bytecode: Bytecode, sizes: Sizes, by: Plan, stack: ExitStack
 ) -> dict[str, int]:
     most = dict.fromkeys(RING_NAMES.values(), sizes.ring) | {"pids": sizes.processes}
     fds: dict[str, int] = {}
@@ -200,11 +246,11 @@ def _put_into_kernel(
         code = bytearray(function.insns)
         for number, of in function.maps.items():
             code[8 * number + 4 : 8 * number + 8] = fds[of].to_bytes(4, sys.byteorder)
-        kind = own.RAW_TRACEPOINT if name == _CALIBRATE else by.program_type(name)
+        kind = own.RAW_TRACEPOINT if name == _CALIBRATE else by.of(name).program_type(name)
         fd = own.load_program(kind, bytes(code), name)
         stack.callback(os.close, fd)
         fds[f"program:{name}"] = fd
-    for table, names in hooks.STEPS.items():
+    for table, names in by.steps().items():
         steps = BpfMap(fds[table], 4, 4)
         for number, name in enumerate(names):
             if step := fds.get(f"program:{name}"):
@@ -225,8 +271,7 @@ def _calibrate(fds: dict[str, int], warnings: list[str]) -> None:
     """Shows the kernel program a descriptor of each kind, and compares what it makes of them."""
     try:
         with ExitStack() as stack:
-            nothing = bytes.fromhex("b700000000000000 9500000000000000")  # r0 = 0; exit
-            quiet = own.load_program(own.RAW_TRACEPOINT, nothing, "nothing")
+            quiet = own.load_program(own.RAW_TRACEPOINT, own.NOTHING, "nothing")
             stack.callback(os.close, quiet)
             examples = {ObjectKind.MAP: fds["config"], ObjectKind.PROG: quiet}
             examples[ObjectKind.LINK] = own.open_raw_tracepoint(quiet, _QUIET_TRACEPOINT)

@@ -65,7 +65,15 @@ class ProgramType(NamedTuple):
 
 TRACEPOINT: Final = ProgramType(5)  # BPF_PROG_TYPE_TRACEPOINT
 RAW_TRACEPOINT: Final = ProgramType(17)  # BPF_PROG_TYPE_RAW_TRACEPOINT
+KPROBE: Final = ProgramType(2)  # BPF_PROG_TYPE_KPROBE
+FENTRY: Final = ProgramType(26, 24)  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY
+FEXIT: Final = ProgramType(26, 25)  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FEXIT
+LSM: Final = ProgramType(29, 27)  # BPF_PROG_TYPE_LSM, BPF_LSM_MAC
 TRACING_RAW_TP: Final = ProgramType(26, 23)  # BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP
+
+
+NOTHING: Final = bytes.fromhex("b700000000000000 9500000000000000")
+"""The least that a program can be: ``r0 = 0; exit``."""
 
 
 class NotLoaded(OSError):

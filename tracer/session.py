@@ -79,7 +79,7 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         if not targets.command:
             if not options.quiet:
                 whom = " ".join([str(targets), *_narrowed(options)])
-                say(f"tracing bpf(2) of {whom} ({loaded.probe}); Ctrl-C ends it")
+                say(f"tracing bpf(2) of {whom} ({_seen_by(loaded)}); Ctrl-C ends it")
             return Run(_outcome(options, commands, targets, source, outputs), None)
         targets.command.open_gate()
         try:
@@ -217,6 +217,10 @@ def _narrowed(options: Config) -> Iterator[str]:
         yield f"in cgroup {' or '.join(map(printable, map(os.fsencode, options.cgroups)))}"
     if options.pid_namespace:
         yield f"in pid namespace {printable(os.fsencode(options.pid_namespace))}"
+
+
+def _seen_by(loaded: loader.Loaded) -> str:
+    return ", ".join([loaded.probe, *(f"blind to {way}" for way in loaded.blind)])
 
 
 def _cgroup(path: str) -> str:

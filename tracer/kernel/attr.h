@@ -3,32 +3,17 @@
 #ifndef BPFSNOOP_ATTR_H
 #define BPFSNOOP_ATTR_H
 
-/* Arguments 4 and 5 are no part of the tracepoint before bpf(2) took five. */
-static __always_inline void read_common(struct call_record *call)
-{
-	call->common_addr = 0;
-	call->common_size = 0;
-#ifdef ARG4_OFFSET
-	if (call->cmd & COMMON_ATTRS) {
-		u64 regs = bpf_task_pt_regs(bpf_get_current_task_btf());
-
-		call->common_addr = FIELD(u64, regs, ARG4_OFFSET);
-		call->common_size = FIELD(u64, regs, ARG5_OFFSET);
-	}
-#endif
-}
-
 /*
- * The kernel may have left us out at an exit, and then at an entry. Argument 1 is no
- * longer there on machines that return in its register.
+ * The kernel may have left us out at an exit, and then at an entry. Whether the call that
+ * returns is the one that is known; what the kernel itself called has no registers.
  */
 static __always_inline bool is_same_call(struct call_record *call)
 {
-#ifdef ARG2_OFFSET
-	u64 regs = bpf_task_pt_regs(bpf_get_current_task_btf());
+#ifdef HAVE_REGISTERS
+	struct arguments args = {};
 
-	return FIELD(u64, regs, ARG2_OFFSET) == call->attr_addr &&
-	       (u32)FIELD(u64, regs, ARG3_OFFSET) == call->size;
+	return read_arguments(registers(), &args) && args.attr == call->attr_addr &&
+	       args.size == call->size;
 #else
 	return true;
 #endif
@@ -178,5 +163,65 @@ static __always_inline u64 attr_u64(const u8 *attr, u64 end, u64 at)
 	BARRIER(at);
 	return at <= ATTR_INLINE - 8 ? *(u64 *)(attr + at) : 0;
 }
+
+#ifdef HAVE_FUNCTIONS
+/* attr of a call that the kernel makes itself. */
+static __always_inline void take_kernel_entry(struct thread *thread)
+{
+	u64 n = MIN(thread->call.size, ATTR_INLINE);
+	struct part *part = begin_part(thread, PART_ATTR_ENTRY, 0);
+
+	BARRIER(n);
+	if (!part || n > ATTR_INLINE)
+		return;
+	if (bpf_probe_read_kernel(thread->attr, n, (void *)thread->call.attr_addr))
+		n = 0;
+	thread->attr_len = n;
+	thread->attr_end = field_end(thread->attr, n, n);
+	thread->entry_end = thread->attr_end;
+	__builtin_memcpy(part + 1, thread->attr, ATTR_INLINE);
+	part->len = n;
+	part->wanted = thread->call.size;
+	end_part(thread, n);
+}
+
+/*
+ * The kernel's own copy of attr. From here on it is what counts: where pointers in it lead
+ * is where the kernel goes.
+ */
+static __always_inline void take_kernel_attr(struct thread *thread, struct scratch *scratch,
+					     u64 src, u32 size)
+{
+	u64 n = forgotten(&scratch->n, MIN(size, ATTR_INLINE));
+
+	BARRIER(n);
+	if (n > ATTR_INLINE || bpf_probe_read_kernel(scratch->attr, n, (void *)src))
+		return;
+	n = FRESH(scratch->n);
+	if (thread->attr_len >= n && attr_unchanged(thread, scratch, n)) {
+		thread->call.flags |= CALL_SAME_ATTR;
+		return;
+	}
+
+	struct part *part = begin_part(thread, PART_ATTR_KERNEL, 0);
+
+	if (!part)
+		return;
+	if (room_for_data(thread) < ATTR_INLINE) {
+		thread->call.flags |= CALL_NO_ROOM;
+		return;
+	}
+	n = FRESH(scratch->n);
+	if (thread->attr_len < n)
+		thread->late = 1;
+	thread->attr_len = n;
+	thread->attr_end = field_end(scratch->attr, n, n);
+	__builtin_memcpy(thread->attr, scratch->attr, ATTR_INLINE + 8);
+	__builtin_memcpy(part + 1, scratch->attr, ATTR_INLINE);
+	part->len = n;
+	part->wanted = n;
+	end_part(thread, n);
+}
+#endif
 
 #endif

@@ -7,9 +7,10 @@
  * Compiled by BCC from this file as it stands; settings and what is particular to
  * the running kernel come as -D (tracer/loader.py, tracer/facts.py):
  *   PAGE_SIZE, POSSIBLE_CPUS, THREADS_MAX
- *   ENTER_..., EXIT_..., NEWTASK_..., EXEC_..., RAW_TRACEPOINTS
+ *   ENTER_..., EXIT_..., NEWTASK_..., EXEC_..., RAW_TRACEPOINTS, FUNCTION_...
  *                                       where arguments are, see hooks.h
- *   ARG2_OFFSET to ARG5_OFFSET          of system call arguments in struct pt_regs
+ *   HAVE_REGISTERS, ARG..., COMPAT_..., NR_BPF..., X32_BIT, PT_REGS_NUMBER
+ *                                       a system call in struct pt_regs
  *   HAVE_KERNEL_READS                   bpf_probe_read_kernel() is permitted
  *   HAVE_TASK, HAVE_PATHS, HAVE_OBJECTS, OFF_..., SIZE_...
  *                                       offsets of struct members, from BTF
@@ -45,6 +46,10 @@
 #define PATH_STEPS 40
 #define NAME_ROOM 256
 #define BULK_PIECES 32
+#define KERNEL_PIECES 256
+
+/* In the key of the table of threads: the call that the kernel makes within another one. */
+#define INSIDE (1U << 31)
 
 /*
  * What is known of a thread that has called bpf(2). It stays for the thread's next
@@ -55,7 +60,9 @@ struct thread {
 	u64 known_exec_id;
 	u64 known_at;
 	u64 bulk_done;
+	u64 bulk_wanted;	/* bytes of the kernel's own copy */
 	u32 open;		/* between entry and exit */
+	u32 inside;		/* the kernel itself makes a call, see functions.h */
 	u32 ring;		/* for what is sent of the call */
 	u32 attr_len;		/* bytes of attr that were read, first at entry */
 	u32 attr_end;		/* fields that end here at most are known, see field_end() */
@@ -78,13 +85,19 @@ struct thread {
  * Where things are put together that do not fit into a record. What is read to an
  * offset needs as much room again behind it, for the verifier adds up the bounds.
  *
- * There is one for entries and one for exits: from 7.0 on, tracepoints of system calls
- * can be preempted. Another thread on that CPU may then be in the other program, but not
- * in the same one, which the kernel passes by (and counts).
+ * There is one for each program that begins something: some of them can be preempted, from
+ * 7.0 on also those of tracepoints of system calls. Another thread on that CPU may then be
+ * in another program, but not in the same one, which the kernel passes by (and counts).
  */
 enum scratch_user {
 	AT_ENTRY,
 	AT_EXIT,
+#ifdef HAVE_FUNCTIONS
+	AT_FUNCTION_ENTRY,
+	AT_FUNCTION_EXIT,
+	AT_COPY,
+	AT_CHECK,
+#endif
 	SCRATCH_USERS,
 };
 struct scratch {
@@ -157,6 +170,9 @@ BPF_ARRAY(bulk_sent, u64, 1);
 BPF_ARRAY(bulk_taken, u64, 1);
 BPF_TABLE("lru_hash", u32, struct bulk_quota, bulk_quotas, 4096);
 
+/* By enum function: how often our own calls went through it. */
+BPF_ARRAY(function_runs, u64, FUNCTIONS);
+
 /* Children of traced processes that found no room in pids. */
 BPF_PERCPU_ARRAY(unfollowed, u64, 1);
 
@@ -227,25 +243,25 @@ static __always_inline struct command_plan *plan_of(u32 cmd)
 	return plans.lookup(&slot);
 }
 
-static __always_inline void begin_record(struct thread *thread, u64 id, u32 cmd, u32 size,
-					 u64 attr_addr)
+static __always_inline void begin_record(struct thread *thread, u64 id, struct arguments *args)
 {
 	struct call_record *call = &thread->call;
 	u64 uid_gid = bpf_get_current_uid_gid();
 
 	call->kind = RECORD_CALL;
-	call->attr_addr = attr_addr;
-	call->cmd = cmd;
-	call->size = size;
+	call->attr_addr = args->attr;
+	call->cmd = args->cmd;
+	call->size = args->size;
+	call->common_addr = args->cmd & COMMON_ATTRS ? args->common : 0;
+	call->common_size = args->cmd & COMMON_ATTRS ? args->common_size : 0;
 	call->tgid = id >> 32;
 	call->tid = id;
 	call->uid = uid_gid;
 	call->gid = uid_gid >> 32;
 	call->cgroup_id = bpf_get_current_cgroup_id();
-	call->flags = 0;
+	call->flags = args->flags;
 	thread->late = 0;
 	bpf_get_current_comm(call->comm, sizeof(call->comm));
-	read_common(call);
 #ifdef HAVE_TASK
 	identify(call, (void *)bpf_get_current_task_btf());
 #endif
@@ -280,16 +296,15 @@ static __always_inline void refuse_entry(void)
  */
 static __always_inline struct thread *stranger(void *ctx, u64 id)
 {
-#ifdef ARG1_OFFSET
 	struct tracer_config *cfg = running();
-	u64 regs = bpf_task_pt_regs(bpf_get_current_task_btf());
-	u32 cmd = FIELD(u64, regs, ARG1_OFFSET);
+	struct arguments args = {};
 	int zero = 0;
 
-	if (!cfg || !wanted_process(cfg, id >> 32) || !wanted_call(cfg, cmd))
+	if (!cfg || !wanted_process(cfg, id >> 32) || !read_arguments(registers(), &args) ||
+	    !wanted_call(cfg, args.cmd))
 		return NULL;
 
-	struct call_count *count = count_of(cmd);
+	struct call_count *count = count_of(args.cmd);
 	struct thread *thread = strangers.lookup(&zero);
 	s64 *waiting = refused.lookup(&zero);
 
@@ -300,13 +315,9 @@ static __always_inline struct thread *stranger(void *ctx, u64 id)
 		lock_xadd(waiting, -1);
 	else
 		count->seen++;
-	begin_record(thread, id, cmd, FIELD(u64, regs, ARG3_OFFSET),
-		     FIELD(u64, regs, ARG2_OFFSET));
-	thread->call.flags = CALL_NO_ENTRY;
+	begin_record(thread, id, &args);
+	thread->call.flags |= CALL_NO_ENTRY;
 	return thread;
-#else
-	return NULL;
-#endif
 }
 
 /*
@@ -335,7 +346,9 @@ static __always_inline void end_entry(struct thread *thread)
 
 int enter_bpf(void *ctx)
 {
-	if (!is_bpf_entry(ctx))
+	struct arguments args = {};
+
+	if (!is_bpf_entry(ctx, &args))
 		return 0;
 
 	struct tracer_config *cfg = running();
@@ -343,16 +356,13 @@ int enter_bpf(void *ctx)
 
 	if (!cfg || !wanted_process(cfg, id >> 32))
 		return 0;
-
-	u32 cmd = argument(ctx, ENTER_CMD);
-
-	if (!wanted_call(cfg, cmd)) {
+	if (!wanted_call(cfg, args.cmd)) {
 		forget_open_call(id);
 		return 0;
 	}
 
-	struct call_count *count = count_of(cmd);
-	struct command_plan *plan = plan_of(cmd);
+	struct call_count *count = count_of(args.cmd);
+	struct command_plan *plan = plan_of(args.cmd);
 	struct scratch *scratch = scratch_of(AT_ENTRY);
 
 	if (!count || !plan || !scratch)
@@ -365,15 +375,18 @@ int enter_bpf(void *ctx)
 		refuse_entry();
 		return 0;
 	}
-	begin_record(thread, id, cmd, argument(ctx, ENTER_SIZE),
-		     argument(ctx, ENTER_UATTR));
+	begin_record(thread, id, &args);
 	thread->open = 1;
+	thread->inside = 0;
 	thread->ring = plan->ring == RING_DATA ? RING_DATA : RING_BULK;
 	take_entry_attr(thread, scratch);
 	take_objects(thread, plan, false);
 	take_entry_rows(thread, scratch, plan);
+#ifndef HAVE_FUNCTIONS
+	/* Else what the kernel copies of it is better. */
 	if (plan->special[SHAPE_BULK])
 		entry_steps.call(ctx, STEP_ENTER_BULK);
+#endif
 	end_entry(thread);
 	return 0;
 }
@@ -395,6 +408,14 @@ int step_enter_bulk(void *ctx)
 	return 0;
 }
 
+static __always_inline void leave_inside(u32 tid)
+{
+	struct thread *outer = threads.lookup(&tid);
+
+	if (outer)
+		outer->inside = 0;
+}
+
 /* The record is complete: it goes its way. */
 static __always_inline void send_call(struct thread *thread, u32 tid)
 {
@@ -405,6 +426,8 @@ static __always_inline void send_call(struct thread *thread, u32 tid)
 	u64 *used = threads_used.lookup(&zero);
 
 	thread->open = 0;
+	if (call->flags & CALL_KERNEL)
+		leave_inside(tid);
 	call->parts_len = thread->parts_len;
 	BARRIER(len);
 	if (len > sizeof(*call) + PARTS_MAX)
@@ -418,7 +441,18 @@ static __always_inline void send_call(struct thread *thread, u32 tid)
 		lock_xadd(&count->incomplete, 1);
 	/* When half of the table is in use, threads leave it after each call. */
 	if (used && *used > THREADS_MAX / 2)
-		forget_thread(tid);
+		forget_thread(call->flags & CALL_KERNEL ? tid | INSIDE : tid);
+}
+
+/* The innermost call of a thread that is under way. */
+static __always_inline struct thread *under_way(u32 tid)
+{
+	u32 within = tid | INSIDE;
+	struct thread *thread = threads.lookup(&tid);
+
+	if (thread && thread->inside)
+		thread = threads.lookup(&within);
+	return thread && thread->open ? thread : NULL;
 }
 
 /* The thread whose call returns; NULL if the call is none of ours. */
@@ -427,44 +461,39 @@ static __always_inline struct thread *returning(void *ctx, u64 id)
 	u32 tid = id;
 	struct thread *thread = threads.lookup(&tid);
 
-	if (thread && thread->open && is_same_call(&thread->call))
+	if (thread && thread->open && is_same_call(&thread->call)) {
+		thread->inside = 0;	/* we may have been left out at its end */
 		return thread;
+	}
 	return stranger(ctx, id);
 }
 
 /* The same in the programs that this one goes on to. */
 static __always_inline struct thread *returned(u32 tid)
 {
-	struct thread *thread = threads.lookup(&tid);
+	struct thread *thread = under_way(tid);
 	int zero = 0;
 
-	return thread && thread->open ? thread : strangers.lookup(&zero);
+	return thread ? thread : strangers.lookup(&zero);
 }
 
-int exit_bpf(void *ctx)
+/* What is short of a call that returns. The step to go on with, or EXIT_STEPS. */
+static __always_inline int end_call(struct thread *thread, struct scratch *scratch, s64 retval)
 {
-	if (!is_bpf_exit(ctx))
-		return 0;
-
-	u64 id = bpf_get_current_pid_tgid();
-	struct thread *thread = returning(ctx, id);
-
-	if (!thread)
-		return 0;
-
 	struct call_record *call = &thread->call;
-	struct scratch *scratch = scratch_of(AT_EXIT);
 	struct command_plan *plan = plan_of(call->cmd);
+	bool by_kernel = call->flags & CALL_KERNEL;
 	int zero = 0;
 	u64 *told = announced.lookup(&zero);
 
-	if (!scratch || !plan || !told)
-		return 0;
+	if (!plan || !told)
+		return EXIT_STEPS;
 	call->duration_ns = bpf_ktime_get_boot_ns() - call->start_ns - call->entry_ns;
-	call->retval = result(ctx);
+	call->retval = retval;
 	thread->ring = ring_after(plan, call->retval);
 
-	take_exit_attr(thread, scratch);
+	if (!by_kernel)
+		take_exit_attr(thread, scratch);
 	if (thread->late || thread->ring == RING_VITAL)
 		take_objects(thread, plan, true);
 #ifdef HAVE_OBJECTS
@@ -474,15 +503,83 @@ int exit_bpf(void *ctx)
 		take_object(thread, task, PART_RESULT, 0, call->retval);
 	}
 #endif
-	take_exit_rows(thread, scratch, plan);
+	if (!by_kernel)
+		take_exit_rows(thread, scratch, plan);
 #ifdef HAVE_TASK
 	if (!is_told(thread, told))
-		exit_steps.call(ctx, STEP_EXIT_PROCESS);
+		return STEP_EXIT_PROCESS;
 #endif
 	if (plan->special[SHAPE_BULK])
-		exit_steps.call(ctx, STEP_EXIT_BULK);
-	else if (plan->has_special)
-		exit_steps.call(ctx, STEP_EXIT_LONG);
+		return STEP_EXIT_BULK;
+	return plan->has_special && !by_kernel ? STEP_EXIT_LONG : EXIT_STEPS;
+}
+
+/* Steps of programs that go on to others, with the scratch buffer of the first one. */
+
+#ifdef HAVE_TASK
+static __always_inline bool take_process_step(int user)
+{
+	struct thread *thread = returned(bpf_get_current_pid_tgid());
+	struct scratch *scratch = scratch_of(user);
+	int zero = 0;
+	u64 *told = announced.lookup(&zero);
+
+	if (!thread || !scratch || !told)
+		return false;
+	tell_process(thread, scratch, told);
+	return true;
+}
+#endif
+
+/* What of it was not in memory at entry; nothing, of a command without bulk data. */
+static __always_inline int take_bulk_step(int user)
+{
+	struct thread *thread = returned(bpf_get_current_pid_tgid());
+	struct scratch *scratch = scratch_of(user);
+	struct command_plan *plan = thread ? plan_of(thread->call.cmd) : NULL;
+
+	if (!scratch || !plan)
+		return EXIT_STEPS;
+	/* The kernel lets programs go on 33 times: more than pages come to. */
+	if (!(thread->call.flags & CALL_KERNEL) && take_bulk_row(thread, scratch, plan, true))
+		return STEP_EXIT_BULK;
+	end_bulk(thread, plan);
+	return STEP_EXIT_LONG;
+}
+
+static __always_inline void take_long_step(int user)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = returned(tid);
+	struct scratch *scratch = scratch_of(user);
+	struct command_plan *plan = thread ? plan_of(thread->call.cmd) : NULL;
+
+	if (!scratch || !plan)
+		return;
+	if (!(thread->call.flags & CALL_KERNEL)) {
+		take_log_row(thread, scratch, plan);
+		take_string_row(thread, scratch, plan);
+		take_strings_row(thread, scratch, plan);
+	}
+	send_call(thread, tid);
+}
+
+int exit_bpf(void *ctx)
+{
+	if (!is_bpf_exit(ctx))
+		return 0;
+
+	u64 id = bpf_get_current_pid_tgid();
+	struct thread *thread = returning(ctx, id);
+	struct scratch *scratch = scratch_of(AT_EXIT);
+
+	if (!thread || !scratch)
+		return 0;
+
+	int step = end_call(thread, scratch, result(ctx));
+
+	if (step < EXIT_STEPS)
+		exit_steps.call(ctx, step);
 	send_call(thread, id);
 	return 0;
 }
@@ -490,62 +587,28 @@ int exit_bpf(void *ctx)
 #ifdef HAVE_TASK
 int step_exit_process(void *ctx)
 {
-	u32 tid = bpf_get_current_pid_tgid();
-	struct thread *thread = returned(tid);
-	int zero = 0;
-	struct scratch *scratch = scratch_of(AT_EXIT);
-	u64 *told = announced.lookup(&zero);
-
-	if (!thread || !scratch || !told)
-		return 0;
-	tell_process(thread, scratch, told);
-	/* It does nothing for a command without bulk data, and goes on. */
-	exit_steps.call(ctx, STEP_EXIT_BULK);
+	if (take_process_step(AT_EXIT))
+		exit_steps.call(ctx, STEP_EXIT_BULK);
 	return 0;
 }
 #endif
 
-/* What of it was not in memory at entry. */
 int step_exit_bulk(void *ctx)
 {
-	u32 tid = bpf_get_current_pid_tgid();
-	struct thread *thread = returned(tid);
-	struct scratch *scratch = scratch_of(AT_EXIT);
+	int step = take_bulk_step(AT_EXIT);
 
-	if (!thread || !scratch)
-		return 0;
-
-	struct command_plan *plan = plan_of(thread->call.cmd);
-
-	if (!plan)
-		return 0;
-	/* The kernel lets programs go on 33 times: more than pages come to. */
-	if (take_bulk_row(thread, scratch, plan, true))
-		exit_steps.call(ctx, STEP_EXIT_BULK);
-	end_bulk(thread, plan);
-	exit_steps.call(ctx, STEP_EXIT_LONG);
+	if (step < EXIT_STEPS)
+		exit_steps.call(ctx, step);
 	return 0;
 }
 
 int step_exit_long(void *ctx)
 {
-	u32 tid = bpf_get_current_pid_tgid();
-	struct thread *thread = returned(tid);
-	struct scratch *scratch = scratch_of(AT_EXIT);
-
-	if (!thread || !scratch)
-		return 0;
-
-	struct command_plan *plan = plan_of(thread->call.cmd);
-
-	if (plan) {
-		take_log_row(thread, scratch, plan);
-		take_string_row(thread, scratch, plan);
-		take_strings_row(thread, scratch, plan);
-	}
-	send_call(thread, tid);
+	take_long_step(AT_EXIT);
 	return 0;
 }
+
+#include "functions.h"
 
 /* Runs in the parent, before the child can: none of its calls is missed. */
 int new_task(void *ctx)
@@ -588,8 +651,10 @@ int exec_task(void *ctx)
 	u32 before = pid_before_exec(ctx);
 	u32 now = bpf_get_current_pid_tgid();
 
-	if (before != now)
+	if (before != now) {
 		forget_thread(before);
+		forget_thread(before | INSIDE);
+	}
 	return 0;
 }
 
@@ -599,6 +664,7 @@ int exit_task(void *ctx)
 	u64 id = bpf_get_current_pid_tgid();
 
 	forget_thread(id);
+	forget_thread((u32)id | INSIDE);
 
 	u32 tgid = id >> 32;
 	struct traced_process *traced = pids.lookup(&tgid);

@@ -344,4 +344,32 @@ static __always_inline void take_bulk(struct thread *thread, struct scratch *scr
 	}
 }
 
+#ifdef HAVE_FUNCTIONS
+/* The same of the kernel's memory, all of which is there. */
+static __always_inline void take_kernel_bulk(struct thread *thread, struct scratch *scratch,
+					     u32 slot, u64 src, u64 size)
+{
+	u32 i;
+
+	thread->bulk_done = 0;
+	scratch->wanted = size;
+	NO_UNROLL
+	for (i = 0; i < KERNEL_PIECES; i++) {
+		u64 done = FRESH(thread->bulk_done);
+		u64 n = FRESH(scratch->wanted) - done;
+
+		if (!n)
+			break;
+		n = forgotten(&scratch->n, MIN(n, CHUNK_MAX));
+		BARRIER(n);
+		if (n > CHUNK_MAX)
+			break;
+		if (bpf_probe_read_kernel(scratch->data, n, (void *)(src + done)))
+			break;
+		send_chunk(thread, scratch, PART_MEMORY, slot, done, n);
+		thread->bulk_done = done + n;
+	}
+}
+#endif
+
 #endif

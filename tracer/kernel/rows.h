@@ -259,7 +259,8 @@ static __always_inline bool take_bulk_row(struct thread *thread, struct scratch 
 {
 	struct bulk bulk;
 
-	if (!bulk_of(thread, plan, &bulk) || thread->bulk_done >= bulk.size)
+	if (thread->bulk_state & PART_KERNEL || !bulk_of(thread, plan, &bulk) ||
+	    thread->bulk_done >= bulk.size)
 		return false;
 
 	u64 before = thread->bulk_done;
@@ -282,9 +283,15 @@ static __always_inline void end_bulk(struct thread *thread, struct command_plan 
 
 	if (!part)
 		return;
-	part->state = thread->bulk_state | PART_CHUNKED | (bulk.size < bulk.wanted ? PART_CUT : 0);
+	part->state = thread->bulk_state | PART_CHUNKED;
 	part->len = thread->bulk_done;
 	part->wanted = bulk.wanted;
+	if (thread->bulk_state & PART_KERNEL)
+		part->wanted = thread->bulk_wanted;
+	else if (bulk.size < bulk.wanted)
+		part->state |= PART_CUT;
+	if (thread->bulk_state & PART_KERNEL && part->len < part->wanted)
+		part->state |= PART_CUT;
 	end_part(thread, 0);
 }
 

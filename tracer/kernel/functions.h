@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What runs at functions of the kernel, by fentry, LSM or kprobe: the kernel's own copies of
+ * attr and of instructions, which the caller cannot change any more, and calls that no
+ * tracepoint shows. FUNCTION_ARG0 to FUNCTION_ARG3 and FUNCTION_RESULT are offsets in ctx.
+ */
+#ifndef BPFSNOOP_FUNCTIONS_H
+#define BPFSNOOP_FUNCTIONS_H
+
+#ifdef HAVE_FUNCTIONS
+
+BPF_PROG_ARRAY(inside_steps, EXIT_STEPS);
+
+/* Our own calls show the tracer that these programs do run. */
+static __always_inline void note_run(int function, s64 outcome)
+{
+	int zero = 0;
+	int last = FUNCTION_OUTCOME;
+	struct tracer_config *cfg = config.lookup(&zero);
+	u64 *runs = function_runs.lookup(&function);
+	u64 *result = function_runs.lookup(&last);
+
+	if (!cfg || !runs || !result || cfg->self != bpf_get_current_pid_tgid() >> 32)
+		return;
+	lock_xadd(runs, 1);
+	if (function == FUNCTION_EXIT)
+		*result = outcome;
+}
+
+static __always_inline struct thread *begin_inside(u32 tid, struct call_count *count)
+{
+	struct thread *outer = thread_of(tid);
+	struct thread *thread = thread_of(tid | INSIDE);
+
+	if (!outer || !thread) {
+		lock_xadd(&count->lost, 1);
+		return NULL;
+	}
+	outer->inside = 1;
+	return thread;
+}
+
+/* A call that no tracepoint shows; false if one does. */
+static __always_inline bool arguments_inside(void *ctx, struct arguments *args)
+{
+	/* bpfptr_t is passed in two: the pointer, and whether it is the kernel's. */
+	if (FIELD(u64, ctx, FUNCTION_ARG2) & 1) {
+		args->cmd = FIELD(u64, ctx, FUNCTION_ARG0);
+		args->attr = FIELD(u64, ctx, FUNCTION_ARG1);
+		args->size = FIELD(u64, ctx, FUNCTION_ARG3);
+		args->flags = CALL_KERNEL;
+		return true;
+	}
+#ifdef RAW_TRACEPOINTS
+	return false;
+#else
+	return read_arguments(registers(), args) && args->flags & CALL_COMPAT;
+#endif
+}
+
+/* int __sys_bpf(int cmd, bpfptr_t uattr, unsigned int size) */
+int enter_inside(void *ctx)
+{
+	struct tracer_config *cfg = running();
+	u64 id = bpf_get_current_pid_tgid();
+	struct arguments args = {};
+
+	note_run(FUNCTION_ENTER, 0);
+	if (!cfg || !wanted_process(cfg, id >> 32) || !arguments_inside(ctx, &args) ||
+	    !wanted_call(cfg, args.cmd))
+		return 0;
+
+	bool by_kernel = args.flags & CALL_KERNEL;
+	struct call_count *count = count_of(args.cmd);
+	struct command_plan *plan = plan_of(args.cmd);
+	struct scratch *scratch = scratch_of(AT_FUNCTION_ENTRY);
+
+	if (!count || !plan || !scratch)
+		return 0;
+	count->seen++;
+
+	struct thread *thread = by_kernel ? begin_inside(id, count) : thread_of(id);
+
+	if (!thread) {
+		if (!by_kernel)
+			refuse_entry();
+		return 0;
+	}
+	begin_record(thread, id, &args);
+	thread->open = 1;
+	thread->ring = plan->ring == RING_DATA ? RING_DATA : RING_BULK;
+	if (by_kernel)
+		take_kernel_entry(thread);
+	else
+		take_entry_attr(thread, scratch);
+	take_objects(thread, plan, false);
+	if (!by_kernel)
+		take_entry_rows(thread, scratch, plan);
+	end_entry(thread);
+	return 0;
+}
+
+static __always_inline struct thread *returning_inside(void *ctx, u64 id)
+{
+	u32 tid = id;
+	struct thread *outer = threads.lookup(&tid);
+	struct arguments args = {};
+
+	if (outer && outer->inside)
+		return under_way(tid);
+#ifndef RAW_TRACEPOINTS
+	if (read_arguments(registers(), &args) && args.flags & CALL_COMPAT)
+		return returning(ctx, id);
+#endif
+	return NULL;
+}
+
+int exit_inside(void *ctx)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	s64 retval = (s32)FIELD(u64, ctx, FUNCTION_RESULT);
+
+	note_run(FUNCTION_EXIT, retval);
+
+	struct thread *thread = returning_inside(ctx, id);
+	struct scratch *scratch = scratch_of(AT_FUNCTION_EXIT);
+
+	if (!thread || !scratch)
+		return 0;
+
+	int step = end_call(thread, scratch, retval);
+
+	if (step < EXIT_STEPS)
+		inside_steps.call(ctx, step);
+	send_call(thread, id);
+	return 0;
+}
+
+#ifdef HAVE_TASK
+int inside_process(void *ctx)
+{
+	if (take_process_step(AT_FUNCTION_EXIT))
+		inside_steps.call(ctx, STEP_EXIT_BULK);
+	return 0;
+}
+#endif
+
+int inside_bulk(void *ctx)
+{
+	int step = take_bulk_step(AT_FUNCTION_EXIT);
+
+	if (step < EXIT_STEPS)
+		inside_steps.call(ctx, step);
+	return 0;
+}
+
+int inside_long(void *ctx)
+{
+	take_long_step(AT_FUNCTION_EXIT);
+	return 0;
+}
+
+/* int security_bpf(int cmd, union bpf_attr *attr, unsigned int size): the kernel's copy. */
+int copied_attr(void *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = under_way(tid);
+	struct scratch *scratch = scratch_of(AT_COPY);
+
+	note_run(FUNCTION_COPIED, 0);
+	if (thread && scratch)
+		take_kernel_attr(thread, scratch, FIELD(u64, ctx, FUNCTION_ARG1),
+				 FIELD(u64, ctx, FUNCTION_ARG2));
+	return 0;
+}
+
+/*
+ * int bpf_check(struct bpf_prog **prog, ...): the instructions, before the verifier looks at
+ * them.
+ */
+int checked_insns(void *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = under_way(tid);
+	struct scratch *scratch = scratch_of(AT_CHECK);
+	u64 prog = 0;
+	u32 len = 0;
+
+	note_run(FUNCTION_CHECKED, 0);
+	if (!thread || !scratch)
+		return 0;
+
+	struct command_plan *plan = plan_of(thread->call.cmd);
+	struct memory_row *row = plan ? special_row(plan, SHAPE_BULK) : NULL;
+
+	if (!row)
+		return 0;
+	bpf_probe_read_kernel(&prog, sizeof(prog), (void *)FIELD(u64, ctx, FUNCTION_ARG0));
+	bpf_probe_read_kernel(&len, sizeof(len), (void *)(prog + OFF_bpf_prog_len));
+	thread->bulk_wanted = 8 * (u64)len;
+	thread->bulk_state = PART_KERNEL;
+	take_kernel_bulk(thread, scratch, row->pointer, prog + OFF_bpf_prog_insnsi,
+			 MIN(thread->bulk_wanted, row->limit));
+	return 0;
+}
+
+#endif
+#endif
