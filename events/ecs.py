@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import orjson
 
-from .call import CallFlag, Totals
+from .call import Call, CallFlag, Totals
 from .event import Event
+from .notice import Notice
 from .object import Described
 from .process import Missing, Process
-from .process_document import NOBODY, capabilities, facts
+from .process_document import NOBODY, ProcessFacts, capabilities, facts
 from .text import errno_name
 from .value import JSON, items_document, printable
 
@@ -93,6 +94,15 @@ class Origin(NamedTuple):
     """/proc/sys/kernel/random/boot_id, or empty."""
 
 
+class Cause(NamedTuple):
+    """A call that gave reason for a notice."""
+
+    event: Event
+    process: Process
+    sequence: int
+    """Of its own document."""
+
+
 def event_document(
     event: Event,
     process: Process,
@@ -109,7 +119,6 @@ def event_document(
     :param message: the line for people, if it shall be in the document.
     """
     call = event.call
-    comm = printable(call.comm)
     known = facts(process, origin.boot_id)
     document: Document = {
         "@timestamp": timestamp(time_ns),
@@ -126,28 +135,91 @@ def event_document(
             "sequence": sequence,
         },
         "host": _host(origin),
-        "process": {
-            "pid": call.tgid,
-            "name": comm,
-            "thread": {"id": call.tid, "name": comm},
-            **known.process,
-        },
-        "user": {"id": str(call.uid), "group": {"id": str(call.gid)}},
         "bpf": _bpf(event, origin, known.bpf_process),
-        **known.container,
+        **_caller(call, known, time_ns),
     }
-    if call.has_task:
-        started_ns = time_ns - call.start_ns + call.process_start_ns
-        document["process"]["start"] = timestamp(started_ns)
-        document["process"]["thread"]["capabilities"] = {
-            "effective": capabilities(call.capabilities)
-        }
-        document["user"]["effective"] = {"id": str(call.euid)}
     if call.flags & CallFlag.NO_ENTRY:  # nobody knows how long it took
         del document["event"]["duration"]
     if message:
         document["message"] = message
     return document
+
+
+def _caller(call: Call, known: ProcessFacts, time_ns: int) -> Document:
+    # Who made a call that began at that time.
+    comm = printable(call.comm)
+    thread: Document = {"id": call.tid, "name": comm}
+    process = {"pid": call.tgid, "name": comm, "thread": thread, **known.process}
+    user: Document = {"id": str(call.uid), "group": {"id": str(call.gid)}}
+    if call.has_task:
+        process["start"] = timestamp(time_ns - call.start_ns + call.process_start_ns)
+        thread["capabilities"] = {"effective": capabilities(call.capabilities)}
+        user["effective"] = {"id": str(call.euid)}
+    return {"process": process, "user": user, **known.container}
+
+
+_CATEGORIES = {"prog_unload": (["driver"], _END), "integrity": (["intrusion_detection"], _INFO)}
+
+
+def notice_document(
+    notice: Notice,
+    origin: Origin,
+    *,
+    time_ns: int,
+    sequence: int,
+    cause: Cause | None = None,
+) -> Document:
+    """What is no call.
+
+    :param time_ns: when it happened, ns since the epoch.
+    :param cause: the call that it is about, if it is about one.
+    """
+    category, kind = _CATEGORIES[notice.action]
+    bpf: Document = {"probe": origin.probe}
+    document: Document = {
+        "@timestamp": timestamp(time_ns),
+        "ecs": {"version": ECS_VERSION},
+        "event": {
+            "kind": "event",
+            "module": "bpfsnoop",
+            "dataset": "bpfsnoop.notice",
+            "action": notice.action,
+            "category": category,
+            "type": kind,
+            "sequence": sequence,
+        },
+        "host": _host(origin),
+        "bpf": bpf,
+        "message": str(notice),
+    }
+    if notice.prog:
+        bpf["prog"] = {"id": notice.prog.id, "tag": notice.prog.tag.hex()}
+        if notice.prog.name:
+            bpf["prog"]["name"] = printable(notice.prog.name)
+    if notice.action == "integrity":
+        bpf["integrity"] = _integrity(notice, cause)
+    if cause:
+        known = facts(cause.process, origin.boot_id)
+        began_ns = time_ns - notice.time_ns + cause.event.call.start_ns
+        document |= _caller(cause.event.call, known, began_ns)
+    elif notice.pid:
+        document["process"] = {"pid": notice.pid, "thread": {"id": notice.tid}}
+    return document
+
+
+def _integrity(notice: Notice, cause: Cause | None) -> Document:
+    integrity: Document = {"reason": notice.reason.value}
+    if notice.during:
+        integrity["during"] = notice.during
+    if notice.probe:
+        integrity["program"] = notice.probe
+    if notice.touched:
+        integrity["object"] = {"kind": notice.touched.kind, **notice.touched.document()}
+    if cause:
+        integrity["cmd"] = cause.event.command or hex(cause.event.call.command)
+        integrity["retval"] = cause.event.call.retval
+        integrity["sequence"] = cause.sequence
+    return integrity
 
 
 def _bpf(event: Event, origin: Origin, process: Document) -> Document:
@@ -226,11 +298,17 @@ def _objects(event: Event) -> Document:
 
 
 def loss_document(
-    totals: Totals, names: Mapping[int, str], origin: Origin, *, sequence: int
+    totals: Totals,
+    names: Mapping[int, str],
+    origin: Origin,
+    *,
+    sequence: int,
+    final: bool = True,
 ) -> Document:
-    """The closing record of a stream: what was seen and what of it did not arrive.
+    """What was seen and what of it did not arrive, so far.
 
     :param names: of the counter slots, as in ``bpf.cmd``.
+    :param final: nothing follows it.
     """
     return {
         "@timestamp": timestamp(totals.time_ns),
@@ -248,6 +326,7 @@ def loss_document(
         "bpf": {
             "probe": origin.probe,
             "loss": {
+                "final": final,
                 "complete": totals.complete,
                 "seen": totals.seen,
                 "lost": totals.lost,

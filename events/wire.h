@@ -199,15 +199,17 @@ struct call_count {
 	__u64 incomplete;	/* arrived, but with CALL_DATA_LOST */
 };
 
-/* What is noted of our own calls at functions of the kernel that run our programs. */
-enum function {
-	FUNCTION_ENTER = 0,	/* __sys_bpf() */
-	FUNCTION_EXIT = 1,
-	FUNCTION_COPIED = 2,	/* security_bpf() */
-	FUNCTION_CHECKED = 3,	/* bpf_check() */
-	FUNCTION_OUTCOME = 4,	/* what __sys_bpf() returned last */
+/* What is noted of our own calls, to find out whether our programs are run. */
+enum own_run {
+	OWN_ENTRY = 0,		/* entry of the system call */
+	OWN_EXIT = 1,
+	OWN_INSIDE = 2,		/* __sys_bpf() */
+	OWN_RETURN = 3,
+	OWN_COPIED = 4,		/* security_bpf() */
+	OWN_CHECKED = 5,	/* bpf_check() */
+	OWN_OUTCOME = 6,	/* what __sys_bpf() returned last */
 };
-#define FUNCTIONS 5
+#define OWN_RUNS 7
 
 /* Filters that are on, see struct tracer_config. */
 #define FILTER_PID    (1U << 0)

@@ -83,12 +83,14 @@ PROCESS_EXE_CUT: Final = 1 << 3
 PROCESS_ARGS_CUT: Final = 1 << 4
 PROCESS_ARGS_UNREAD: Final = 1 << 5
 
-FUNCTION_ENTER: Final = 0
-FUNCTION_EXIT: Final = 1
-FUNCTION_COPIED: Final = 2
-FUNCTION_CHECKED: Final = 3
-FUNCTION_OUTCOME: Final = 4
-FUNCTIONS: Final = 5
+OWN_ENTRY: Final = 0
+OWN_EXIT: Final = 1
+OWN_INSIDE: Final = 2
+OWN_RETURN: Final = 3
+OWN_COPIED: Final = 4
+OWN_CHECKED: Final = 5
+OWN_OUTCOME: Final = 6
+OWN_RUNS: Final = 7
 
 FILTER_PID: Final = 1 << 0
 FILTER_UID: Final = 1 << 1

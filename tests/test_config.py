@@ -51,7 +51,7 @@ def test_defaults() -> None:
         results="all", min_duration=0, format="text", message=False, timestamps="none",
         relative=False, syscall_times=False, verbose=False, strings=32, constants="abbrev",
         column=40, color="auto", summary="none", quiet=False, output="", record="", duration=0,
-        max_events=0, strict=False, probe="auto", ring_size=2 << 20, max_insns=4096,
+        max_events=0, strict=False, probe="auto", witness=True, ring_size=2 << 20, max_insns=4096,
         cache="/var/cache/bpfsnoop",
     )  # fmt: skip
 
@@ -159,6 +159,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "max_events": [Sample("7", 7, "-M 0", 0)],
     "strict": [Sample("true", True, "--strict", True)],
     "probe": [Sample("tracepoint", "tracepoint", "--probe raw_tracepoint", "raw_tracepoint")],
+    "witness": [Sample("false", False, "--no-witness", False)],
     "ring_size": [Sample("64K", 1 << 16, "--ring-size 1G", 1 << 30),
                   Sample("131072", 1 << 17, "--ring-size 1048576", 1 << 20)],
     "max_insns": [Sample("0", 0, "--max-insns 262144", 262_144)],

@@ -593,6 +593,7 @@ def test_loss_is_counted_by_command_and_in_all() -> None:
         "bpf": {
             "probe": "tracepoint",
             "loss": {
+                "final": True,
                 "complete": False,
                 "seen": 1008,
                 "lost": 18,

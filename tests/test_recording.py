@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.events import ecs, wire
-from bpfsnoop.events.call import Call, CommandCount, PartState, Totals
+from bpfsnoop.events.call import Call, CommandCount, Object, ObjectKind, PartState, Totals
 from bpfsnoop.events.ecs import Origin
 from bpfsnoop.events.errors import RecordingError
+from bpfsnoop.events.notice import Notice, Reason
 from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
 from bpfsnoop.events.text import process as process_line
 from bpfsnoop.tracer.callers import Key
@@ -37,6 +38,7 @@ from bpfsnoop.tracer.recording import (
     Header,
     Recorder,
     Recording,
+    parse_notice,
     parse_process,
 )
 from bpfsnoop.tracer.rings import Drained
@@ -51,7 +53,7 @@ from calls import (
     records_of,
     without_task,
 )
-from documents import VALIDATOR, document_of
+from documents import ORIGIN, VALIDATOR, checked, document_of
 
 MAGIC = b"\x93bpfsnoop recording 1\n"
 KERNEL_NAMES = {"bpf_cmd": {0: "BPF_MAP_CREATE", 70: "BPF_MAP_TELEPORT"}}
@@ -87,7 +89,8 @@ RECORDED = _recorded()
 
 
 def _header(**changes: Any) -> bytes:
-    about = {"wire": wire.WIRE_VERSION, "byteorder": sys.byteorder, **ABOUT._asdict(), **changes}
+    about = {"wire": wire.WIRE_VERSION, "byteorder": sys.byteorder, **ABOUT._asdict()}
+    about |= {"own": sorted(ABOUT.own), **changes}
     return _frame(HEADER, json.dumps(about).encode())
 
 
@@ -115,8 +118,8 @@ def test_a_replay_is_the_run() -> None:
     source = Replay(io.BytesIO(RECORDED), "FILE")
     assert source.origin == Origin("host", "0123", "tracepoint", BOOT_ID)
     assert source.kernel_names == KERNEL_NAMES
-    batches = [([seen.call for seen in batch], offset)
-               for batch, offset in source.batches() if batch]  # fmt: skip
+    batches = [([seen.call for seen in batch.calls], batch.clock_offset_ns)
+               for batch in source.batches() if batch.calls]  # fmt: skip
     assert batches == [(CALLS[:2], 100), (CALLS[2:], -200)]
     assert source.end() == (TOTALS, "")
 
@@ -126,7 +129,7 @@ def test_a_long_recording_is_not_read_at_once() -> None:
     recorder = Recorder(file, ABOUT)
     recorder.calls([record_of(CALLS[1])] * 10_000)
     recorder.end(TOTALS)
-    batches = [calls for calls, _ in Replay(io.BytesIO(file.getvalue()), "FILE").batches()]
+    batches = [batch.calls for batch in Replay(io.BytesIO(file.getvalue()), "FILE").batches()]
     assert sum(map(len, batches)) == 10_000
     assert max(map(len, batches)) < 5_000
 
@@ -134,8 +137,8 @@ def test_a_long_recording_is_not_read_at_once() -> None:
 def test_enough_is_enough_but_the_totals_are_those_of_the_run() -> None:
     source = Replay(io.BytesIO(RECORDED), "FILE")
     seen = []
-    for calls, _ in source.batches():
-        seen += [call for call, _ in calls]
+    for batch in source.batches():
+        seen += [call for call, _ in batch.calls]
         if seen:
             source.finish()
     assert seen == CALLS[:2]
@@ -326,11 +329,51 @@ def test_a_record_that_makes_no_sense(frame: bytes, problem: str) -> None:
     assert _replayed(RECORDED[:start] + frame) == (CALLS[:2], f"FILE: {problem}")
 
 
+PROG = Object(ObjectKind.PROG, 31, 17, 0, 0, 0, 0, b"evil \x80", bytes(range(8)))
+NOTICES = [
+    Notice(Reason.PROG_UNLOADED, 1_000, PROG),
+    Notice(Reason.LOAD_UNSEEN, 1_001, PROG._replace(name=b""), 7, 8, "BPF_PROG_TEST_RUN"),
+    Notice(Reason.PROBE_SILENT, 1_002, probe="enter_bpf"),
+]
+
+
+def test_what_was_noticed_is_read_as_it_was_written() -> None:
+    file = io.BytesIO()
+    recorder = Recorder(file, ABOUT)
+    recorder.calls([record_of(CALLS[1])])
+    for notice in NOTICES:
+        recorder.notice(notice)
+    recorder.end(TOTALS)
+    batches = [*Replay(io.BytesIO(file.getvalue()), "FILE").batches()]
+    assert [notice for batch in batches for notice in batch.notices] == NOTICES
+    assert next(len(batch.calls) for batch in batches if batch.notices) == 1, "in its place"
+
+
+def test_whose_objects_are_the_tracers_is_kept() -> None:
+    own = frozenset({(1, 12), (2, 31)})
+    file = io.BytesIO()
+    Recorder(file, ABOUT._replace(own=own)).end(TOTALS)
+    assert Replay(io.BytesIO(file.getvalue()), "FILE").own == own
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=8,
 )
+
+
+@settings(deadline=None)
+@given(JSON, st.integers(-1, 7))
+def test_any_notice_is_read_or_refused(value: object, place: int) -> None:
+    payload: list[object] = ["load_unseen", 1, None, 7, 8, "", None, ""]
+    if place >= 0:
+        payload[place] = value
+    try:
+        notice = parse_notice(json.dumps(payload if place >= 0 else value).encode(), "FILE")
+    except RecordingError:
+        return
+    checked(ecs.notice_document(notice, ORIGIN, time_ns=1, sequence=1))
 
 
 @settings(deadline=None)
@@ -401,6 +444,9 @@ class FakeProgram:
     def totals(self, time_ns: int) -> Totals:
         return Totals({0: CommandCount(1000, 0)}, 0, 0, 0, time_ns)
 
+    def silent(self) -> list[str]:
+        return []
+
 
 class FakeWatch:
     over = True
@@ -428,7 +474,7 @@ def _live(batches: list[list[bytes]], file: io.BytesIO, proc: FakeProc) -> Live:
     watch: Any = FakeWatch()
     looks: Any = proc
     known = Facts(KERNEL_NAMES, {}, 0, frozenset(), {}, {}, "")
-    return Live(program, Loaded({}, known, [], "tracepoint"), watch, looks, file)
+    return Live(program, Loaded({}, known, [], "tracepoint"), watch, looks, record=file)
 
 
 def _documents(source: Live | Replay) -> list[ecs.Document]:
@@ -437,8 +483,8 @@ def _documents(source: Live | Replay) -> list[ecs.Document]:
         ecs.event_document(
             decoder.decode(call), process, source.origin, time_ns=call.start_ns, sequence=1
         )
-        for seen, _ in source.batches()
-        for call, process in seen
+        for batch in source.batches()
+        for call, process in batch.calls
     ]
 
 

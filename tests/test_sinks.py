@@ -17,7 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
+from bpfsnoop.events.ecs import Cause
 from bpfsnoop.events.errors import OutputError
+from bpfsnoop.events.notice import Notice, Reason
+from bpfsnoop.events.object import Described
 from bpfsnoop.events.process import Process
 from bpfsnoop.events.value import Style, Xlat
 from bpfsnoop.tracer import sinks
@@ -31,7 +34,7 @@ from bpfsnoop.tracer.sinks import (
     say,
     sinks_for,
 )
-from calls import attr, blob, call_of, image_of, process_of
+from calls import attr, blob, call_of, image_of, map_of, process_of, prog_of
 from documents import DECODER, ORIGIN, VALIDATOR
 
 FREEZE = call_of(22, b"\3\0\0\0")
@@ -424,7 +427,9 @@ def test_documents_and_the_last_one(path: Path, output: Output) -> None:
     sink = JsonSink(output, ORIGIN, None)
     sink.event(DECODER.decode(FREEZE), WHO, NOON, 1)
     sink.event(DECODER.decode(FAILED), WHO, NOON + 1, 2)
-    sink.end(Totals({22: CommandCount(5, 3)}, 0, 0, 0, NOON), {22: "BPF_MAP_FREEZE"}, 3)
+    totals = Totals({22: CommandCount(5, 3)}, 0, 0, 0, NOON)
+    sink.losses(totals, {22: "BPF_MAP_FREEZE"}, 3, final=True)
+    sink.end()
     output.flush()
     documents = [json.loads(line) for line in path.read_bytes().splitlines()]
     for document in documents:
@@ -438,10 +443,60 @@ def test_documents_and_the_last_one(path: Path, output: Output) -> None:
     ]
 
 
-def test_what_was_lost_is_not_said_if_nobody_knows(path: Path, output: Output) -> None:
-    JsonSink(output, ORIGIN, None).end(None, {}, 1)
+NOTICES = [
+    (Notice(Reason.PROG_UNLOADED, 5, prog_of()),
+     '+++ program 31 "watch", tag f0f1f2f3f4f5f6f7, unloaded +++'),
+    (Notice(Reason.LOAD_UNSEEN, 5, prog_of(name=b""), 7, 8, "BPF_PROG_TEST_RUN"),
+     "!!! program 31, tag f0f1f2f3f4f5f6f7, loaded by process 7 within its BPF_PROG_TEST_RUN,"
+     " unseen !!!"),
+    (Notice(Reason.OWN_CHANGED, 5, touched=Described(map_of(), "BPF_MAP_TYPE_HASH")),
+     '!!! an object of this tracer was changed: map:12 hash "config" !!!'),
+    (Notice(Reason.PROBE_SILENT, 5, probe="enter_bpf"),
+     "!!! the kernel does not run enter_bpf any more: calls go unseen !!!"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("notice", "line"), NOTICES)
+def test_what_is_no_call(path: Path, output: Output, notice: Notice, line: str) -> None:
+    TextSink(output, TextStyle.of(DEFAULTS, terminal=False, several=True)).notice(
+        notice, None, NOON, 1
+    )
+    JsonSink(output, ORIGIN, None).notice(notice, None, NOON, 2)
     output.flush()
-    assert path.read_bytes() == b""
+    shown, written = path.read_bytes().splitlines()
+    assert shown.decode() == line
+    document = json.loads(written)
+    VALIDATOR.validate(document)
+    assert document["message"] == line[4:-4]
+    assert document["event"]["action"] == ("prog_unload" if line[0] == "+" else "integrity")
+
+
+def test_who_touched_what_is_the_tracers(path: Path, output: Output) -> None:
+    cause = Cause(DECODER.decode(FREEZE), WHO, 41)
+    JsonSink(output, ORIGIN, None).notice(NOTICES[2][0], cause, NOON, 42)
+    output.flush()
+    document = json.loads(path.read_bytes())
+    VALIDATOR.validate(document)
+    assert document["process"]["pid"] == FREEZE.tgid
+    assert document["bpf"]["integrity"] == {
+        "reason": "own_object_changed", "cmd": "BPF_MAP_FREEZE", "retval": 0, "sequence": 41,
+        "object": {"kind": "map", "id": 12, "type": "BPF_MAP_TYPE_HASH", "name": "config",
+                   "key_size": 4, "value_size": 8, "max_entries": 1024},
+    }  # fmt: skip
+
+
+def test_losses_are_told_while_they_happen(path: Path, output: Output) -> None:
+    totals = Totals({22: CommandCount(5, 3, 1)}, 0, 0, 0, NOON)
+    TextSink(output, TextStyle.of(DEFAULTS, terminal=False, several=True)).losses(
+        totals, {}, 1, final=False
+    )
+    JsonSink(output, ORIGIN, None).losses(totals, {}, 2, final=False)
+    output.flush()
+    shown, written = path.read_bytes().splitlines()
+    assert shown == b"!!! 4 calls lost or incomplete so far !!!"
+    document = json.loads(written)
+    VALIDATOR.validate(document)
+    assert document["bpf"]["loss"]["final"] is False
 
 
 def test_a_message_is_the_line_without_its_padding(path: Path, output: Output) -> None:
@@ -458,7 +513,7 @@ def _table(path: Path, output: Output, *calls: Call) -> list[str]:
     sink = SummarySink(output)
     for sequence, call in enumerate(calls, 1):
         sink.event(DECODER.decode(call), WHO, NOON, sequence)
-    sink.end(None, {}, len(calls) + 1)
+    sink.end()
     output.flush()
     return path.read_text().splitlines()
 
@@ -494,7 +549,7 @@ def test_the_table_adds_up(calls: list[tuple[int, bool, int]]) -> None:
     for cmd, failed, duration in calls:
         call = call_of(cmd, b"", retval=-failed)._replace(duration_ns=duration)
         sink.event(DECODER.decode(call), WHO, NOON, 1)
-    sink.end(None, {}, 1)
+    sink.end()
     output.end()
     os.close(theirs)
     with os.fdopen(ours) as file:

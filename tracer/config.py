@@ -61,6 +61,7 @@ class Config:
     max_events: int
     strict: bool
     probe: str
+    witness: bool
     ring_size: int
     max_insns: int
     cache: str
@@ -278,6 +279,9 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
     CAPTURE: (
         Option("probe", _one_of(*PROBES), ("--probe",), "NAME",
                "attach to: auto, fentry, kprobe, lsm, raw_tracepoint or tracepoint", replay=False),
+        Option("witness", _boolean, ("--no-witness",), "",
+               "without what the kernel itself says of loaded programs", sets=False,
+               replay=False),
         Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
                "bytes of each of four rings (2M)", replay=False),
         Option("max_insns", _number(0, _INSNS_MAX), ("--max-insns",), "N",
@@ -322,7 +326,8 @@ def _argparse_action(option: Option) -> dict[str, Any]:
         return common | {"metavar": option.metavar, "action": "append"}
     if isinstance(option.sets, tuple):
         return common | {"action": "count"}
-    return common | {"action": "store_const", "const": option.sets or True}
+    const = True if option.sets is None else option.sets
+    return common | {"action": "store_const", "const": const}
 
 
 def configured(arguments: argparse.Namespace, defaults: Path = installed.DEFAULTS) -> Config:

@@ -91,7 +91,7 @@ class Functions(ABC):
 
 
 class Trampolines(Functions):
-    """By BTF (``BPF_TRACE_FENTRY`` and ``_FEXIT``, since Linux 5.5)."""
+    """By BTF (``BPF_TRACE_FENTRY`` and ``_FEXIT``; with ``bpf_get_func_arg()``, Linux 5.17)."""
 
     probe = "fentry"
 
@@ -110,7 +110,8 @@ class Trampolines(Functions):
     def settings(self) -> Mapping[str, int]:
         words = self._known.functions[_RETURN.name][1]
         arguments = {f"FUNCTION_ARG{n}": _WORD * n for n in range(4)}
-        return arguments | {"FUNCTION_RESULT": _WORD * words, "HAVE_FUNCTIONS": 1}
+        result = {"FUNCTION_RESULT": _WORD * words}
+        return arguments | result | {"HAVE_FUNCTIONS": 1, "FUNCTIONS_BY_BTF": 1}
 
     def program_type(self, function: str) -> ProgramType:
         where = _RUN_BY[function]

@@ -17,9 +17,13 @@ from typing import Final, NamedTuple
 from ..events.call import ObjectKind
 from ..events.errors import CannotStart
 from ..events.wire import (
-    FUNCTION_OUTCOME,
     OBJECT,
     OBJECT_KINDS,
+    OWN_CHECKED,
+    OWN_COPIED,
+    OWN_INSIDE,
+    OWN_OUTCOME,
+    OWN_RETURN,
     RING_BULK,
     RING_CONTROL,
     RING_DATA,
@@ -49,6 +53,7 @@ RING_NAMES: Final = {
 _BYTECODE: Final = Form("bytecode.json", Bytecode.to_json, Bytecode.from_json)
 _FACTS: Final = Form("kernel.json", Facts.to_json, Facts.from_json)
 
+_NO_DESCRIPTOR: Final = (1 << 31) - 1
 _U32: Final = Struct("=I")
 _KEY_0: Final = bytes(4)
 _OBJECT_OPS: Final = 2 * OBJECT_KINDS * 8  # bytes of struct object_ops
@@ -140,13 +145,12 @@ def _require_runs(fds: Mapping[str, int], layer: Functions) -> None:
     settings[_KEY_0] = TRACER_CONFIG.pack(0, 0, 0, os.getpid(), 0, 0, 0, 0)
     os.close(own.load_program(own.RAW_TRACEPOINT, own.NOTHING, "nothing"))
     with suppress(OSError):
-        own.object_id(-1)  # bad descriptor
-    runs = BpfMap(fds["function_runs"], 4, 8)
-    noted = [
-        int.from_bytes(runs[_U32.pack(n)], sys.byteorder)
-        for n in (FUNCTION_OUTCOME, *range(FUNCTION_OUTCOME))
-    ]
-    outcome, *counts = noted
+        own.object_id(_NO_DESCRIPTOR)
+    runs = BpfMap(fds["own_runs"], 4, 8)
+    outcome, *counts = (
+        int.from_bytes(runs[_U32.pack(number)], sys.byteorder)
+        for number in (OWN_OUTCOME, OWN_INSIDE, OWN_RETURN, OWN_COPIED, OWN_CHECKED)
+    )
     if not all(counts):
         raise CannotStart(f"{layer.probe} attaches to functions of this kernel but is not run")
     if outcome != (1 << 64) - errno.EBADF:

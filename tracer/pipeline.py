@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from ..decoders.decode import Decoder
 from ..events.call import Totals
+from ..events.ecs import Cause
+from .guard import Guard
 from .selection import Selection
 from .sinks import Output, Sink
-from .source import Source
+from .source import Batch, Seen, Source
 
 
 class Outcome(NamedTuple):
@@ -35,25 +37,80 @@ def run(
     :param max_events: ends it after so many; 0 for no limit.
     :raises OutputError, BrokenPipeError: the output takes no more.
     """
-    decoder = Decoder(source.kernel_names)
-    shown = 0
-    for calls, clock_offset_ns in source.batches():
-        for call, process in calls:
-            if max_events and shown == max_events:
-                break
-            if not selection.wants(call):
-                continue
-            event = decoder.decode(call)
-            time_ns = call.start_ns + clock_offset_ns
-            shown += 1
-            for sink in sinks:
-                sink.event(event, process, time_ns, shown)
+    stream = _Stream(source, selection, sinks, max_events)
+    for batch in source.batches():
+        stream.take(batch)
         output.flush()
-        if max_events and shown == max_events:
+        if stream.is_full:
             source.finish()
     end = source.end()
-    names = decoder.slot_names()
-    for sink in sinks:
-        sink.end(end.totals, names, shown + 1)
+    stream.end(end.totals)
     output.flush()
-    return Outcome(end.totals, names, end.problem)
+    return Outcome(end.totals, stream.names, end.problem)
+
+
+class _Stream:
+    """Numbers what goes to the sinks; a gap in the numbers is as wide as what was lost."""
+
+    def __init__(
+        self, source: Source, selection: Selection, sinks: Sequence[Sink], max_events: int
+    ) -> None:
+        self._decoder = Decoder(source.kernel_names)
+        self.names = self._decoder.slot_names()
+        self._guard = Guard(source.own)
+        self._selection = selection
+        self._sinks = sinks
+        self._max_events = max_events
+        self._shown = 0
+        self._sequence = 0
+        self._lost = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many calls were shown as there are to be."""
+        return bool(self._max_events) and self._shown == self._max_events
+
+    def take(self, batch: Batch) -> None:
+        for seen in batch.calls:
+            if self.is_full:
+                break
+            if self._selection.wants(seen.call):
+                self._call(seen, batch.clock_offset_ns)
+        for notice in batch.notices:
+            time_ns = notice.time_ns + batch.clock_offset_ns
+            sequence = self._next()
+            for sink in self._sinks:
+                sink.notice(notice, None, time_ns, sequence)
+        if batch.totals:
+            self._losses(batch.totals, final=False)
+
+    def end(self, totals: Totals | None) -> None:
+        if totals:
+            self._losses(totals, final=True)
+        for sink in self._sinks:
+            sink.end()
+
+    def _call(self, seen: Seen, clock_offset_ns: int) -> None:
+        event = self._decoder.decode(seen.call)
+        time_ns = seen.call.start_ns + clock_offset_ns
+        self._shown += 1
+        sequence = self._next()
+        for sink in self._sinks:
+            sink.event(event, seen.process, time_ns, sequence)
+        notice = self._guard.noticed(event)
+        if notice:
+            cause = Cause(event, seen.process, sequence)
+            sequence = self._next()
+            for sink in self._sinks:
+                sink.notice(notice, cause, notice.time_ns + clock_offset_ns, sequence)
+
+    def _losses(self, totals: Totals, *, final: bool) -> None:
+        self._sequence += max(0, totals.lost - self._lost)
+        self._lost = max(self._lost, totals.lost)
+        sequence = self._next()
+        for sink in self._sinks:
+            sink.losses(totals, self.names, sequence, final=final)
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence

@@ -7,7 +7,8 @@ A file is a magic line, then frames::
 
 in the byte order of the machine that made it. The first frame is the header
 (JSON), the last the end (JSON); between them stand the records as they came from the
-ring, what else was found out about processes (JSON) ahead of their calls, and the offset
+ring, what else was found out about processes (JSON) ahead of their calls, what was noticed without
+calls (JSON), and the offset
 from boot time to wall-clock time wherever it changed.
 """
 
@@ -18,11 +19,13 @@ from struct import Struct
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 from zlib import crc32
 
-from ..events.call import CommandCount, Totals
+from ..events.call import CommandCount, Object, ObjectKind, Totals
 from ..events.errors import RecordingError
+from ..events.notice import Notice, Reason
 from ..events.process import Ancestor, Container, Missing, Surroundings
-from ..events.wire import COMMAND_SLOTS, WIRE_VERSION
+from ..events.wire import COMMAND_SLOTS, TAG_LEN, WIRE_VERSION
 from .callers import Key
+from .guard import Identity
 
 _MAGIC: Final = b"\x93bpfsnoop recording 1\n"
 _FRAME: Final = Struct("=BII")
@@ -37,7 +40,7 @@ _NONSENSE: Final = (
     ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
 
-HEADER, CALL, CLOCK, PROCESS, END = b"H", b"C", b"T", b"P", b"E"
+HEADER, CALL, CLOCK, PROCESS, NOTICE, END = b"H", b"C", b"T", b"P", b"N", b"E"
 
 
 class Header(NamedTuple):
@@ -50,6 +53,8 @@ class Header(NamedTuple):
     boot_id: str
     probe: str
     kernel_names: Mapping[str, Mapping[int, str]]
+    own: frozenset[Identity] = frozenset()
+    """The tracer's own maps, programs and links."""
 
 
 class Writer(Protocol):
@@ -67,6 +72,7 @@ class Recorder:
         self._file = file
         file.write(_MAGIC)
         about = {"wire": WIRE_VERSION, "byteorder": sys.byteorder, **header._asdict()}
+        about["own"] = sorted(header.own)
         self._frame(HEADER, json.dumps(about).encode())
 
     def clock(self, offset_ns: int) -> None:
@@ -81,6 +87,10 @@ class Recorder:
     def process(self, key: Key, surroundings: Surroundings) -> None:
         """What was found out about a process, for its calls from here on."""
         self._frame(PROCESS, json.dumps([*key, _plain(surroundings)]).encode())
+
+    def notice(self, notice: Notice) -> None:
+        """What was noticed behind the calls so far, without their help."""
+        self._frame(NOTICE, json.dumps(_plain(notice)).encode())
 
     def end(self, totals: Totals) -> None:
         self._frame(END, json.dumps(totals._asdict()).encode())
@@ -179,8 +189,9 @@ class Recording:
                 enum: {int(value): _identifier(name) for value, name in constants.items()}
                 for enum, constants in about.pop("kernel_names").items()
             }
+            own = frozenset((_number(kind), _number(number)) for kind, number in about.pop("own"))
             texts = {key: _printable(text) for key, text in about.items()}
-            return Header(**texts, kernel_names=names)
+            return Header(**texts, kernel_names=names, own=own)
         except _NONSENSE as error:
             raise RecordingError(f"{self._path}: has a header that makes no sense") from error
 
@@ -228,11 +239,42 @@ def parse_process(payload: bytes, path: str) -> tuple[Key, Surroundings]:
         raise RecordingError(f"{path}: has a process that makes no sense") from error
 
 
+def parse_notice(payload: bytes, path: str) -> Notice:
+    """What a NOTICE frame says.
+
+    :param path: of the recording, for the message.
+    :raises RecordingError: it is not one.
+    """
+    try:
+        reason, time_ns, prog, pid, tid, during, _, probe = json.loads(payload)
+        return Notice(
+            Reason(reason),
+            _number(time_ns, _MAX_TIME_NS),
+            _object(prog) if prog else None,
+            _number(pid),
+            _number(tid),
+            _printable(during),
+            probe=_printable(probe),
+        )
+    except _NONSENSE as error:
+        raise RecordingError(f"{path}: has a notice that makes no sense") from error
+
+
+def _object(about: list[Any]) -> Object:
+    made = Object(*about)
+    name, tag = _bytes(made.name), _bytes(made.tag)
+    if len(tag) != TAG_LEN:
+        raise ValueError("not a tag")
+    for number in made[:-2]:
+        _number(number)
+    return made._replace(kind=ObjectKind(made.kind), name=name, tag=tag)
+
+
 def _plain(value: Any) -> Any:
     """What JSON can hold; bytes become text of as many characters."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
-    if isinstance(value, Missing):
+    if isinstance(value, Missing | Reason):
         return value.value
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
@@ -286,7 +328,7 @@ def _identifier(name: Any) -> str:
 
 
 def _number(number: Any, most: int = _MAX_COUNT) -> int:
-    if not isinstance(number, int) or not 0 <= number <= most:
+    if type(number) is not int or not 0 <= number <= most:
         raise ValueError("not a count or time")
     return number
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from ..decoders.capture import plans
 from ..decoders.insn import INSN
+from ..decoders.progs import PROG_LOAD
 from ..events.errors import CannotStart, Mistake, OutputError, UsageError
 from ..events.value import printable
 from . import btf, loader, privilege
@@ -24,6 +25,7 @@ from .selection import CommandSet, Selection, command_set, kernel_comm
 from .sinks import Output, say, sinks_for
 from .source import Live
 from .watch import Watch
+from .witness import Witness, online_cpus
 
 _PID_NAMESPACE: Final = "pid:"
 _PROCESSES: Final = 16_384  # that can be followed at one time
@@ -62,10 +64,12 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         outputs = _open_outputs(options, stack)
         some = bool(options.pids or command_argv)
         sizes = loader.Sizes(options.ring_size, possible_cpus(), _PROCESSES if some else 1)
+        witness = _witness(options, commands, some, stack)
         loaded = _loaded(options, sizes, follow=options.follow or bool(command_argv))
         program = Program(loaded, sizes, plans(options.max_insns * INSN.size))
         stack.callback(program.close)
-        watch = stack.enter_context(Watch(program.ring_fds))
+        fds = [*program.ring_fds, *([witness.fileno()] if witness else [])]
+        watch = stack.enter_context(Watch(fds))
         if command_argv:
             targets.command = TracedCommand(path, command_argv, watch.ignored)
         targets.watched_by(watch, program)
@@ -75,7 +79,7 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         for output in outputs.each():
             output.begin()
         proc = ProcFs(cgroups=stack.enter_context(CgroupPaths()))
-        source = Live(program, loaded, watch, proc, outputs.record)
+        source = Live(program, loaded, watch, proc, record=outputs.record, witness=witness)
         if not targets.command:
             if not options.quiet:
                 whom = " ".join([str(targets), *_narrowed(options)])
@@ -151,6 +155,20 @@ class _Targets:
             watch.on_signal(self.command.signalled)
         elif self.pids:
             watch.while_alive(self.pids, forget, program.has_pids if self.follow else None)
+
+
+def _witness(options: Config, commands: CommandSet, some: bool, stack: ExitStack) -> Witness | None:
+    # It sees loads of all processes, and so is of use only where we see them too.
+    narrowed = some or options.users or options.comms or options.cgroups or options.pid_namespace
+    if narrowed or not options.witness or PROG_LOAD.number not in commands:
+        return None
+    try:
+        witness = Witness(online_cpus())
+    except CannotStart as error:
+        say(f"no independent witness of loaded programs: {error}")
+        return None
+    stack.callback(witness.close)
+    return witness
 
 
 def _start(program: Program, wanted: KernelFilter) -> None:

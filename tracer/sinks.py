@@ -14,9 +14,10 @@ from weakref import ReferenceType, ref
 
 from ..events import ecs, text
 from ..events.call import Call, CallFlag, Totals
-from ..events.ecs import Origin
+from ..events.ecs import Cause, Origin
 from ..events.errors import OutputError
 from ..events.event import Event
+from ..events.notice import Notice
 from ..events.process import Process
 from ..events.value import Style, Xlat, printable
 from .config import Config
@@ -121,12 +122,23 @@ class Sink(Protocol):
         :param time_ns: when the call began, ns since the epoch.
         """
 
-    def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
-        """The last thing that happens.
+    def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
+        """What is no call.
 
-        :param totals: None if nobody knows them.
+        :param cause: the call that it is about, if it is about one.
+        :param time_ns: when it happened, ns since the epoch.
+        """
+
+    def losses(
+        self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool
+    ) -> None:
+        """What was seen and lost so far; at the end even if nothing was.
+
         :param names: of the counter slots in ``totals``.
         """
+
+    def end(self) -> None:
+        """The last thing that happens."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +199,23 @@ class TextSink:
             leader, call, result = self._colored(leader, call, result, event)
         self._output.write(f"{leader}{call}{padding}{result}\n".encode())
 
-    def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
-        pass  # losses are told on standard error
+    def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
+        integrity = notice.action == "integrity"
+        mark = "!!!" if integrity else "+++"
+        line = f"{mark} {_stamp(self._style.timestamps, time_ns)}{notice} {mark}"
+        if self._style.color:
+            line = f"{_RED if integrity else _DIM}{line}{_PLAIN}"
+        self._output.write(f"{line}\n".encode())
+
+    def losses(
+        self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool
+    ) -> None:
+        if not final:  # the sum is told on standard error, at the end
+            lost = totals.lost + totals.incomplete
+            self._output.write(f"!!! {lost} calls lost or incomplete so far !!!\n".encode())
+
+    def end(self) -> None:
+        pass
 
     def _introduce(self, process: Process, call: Call) -> None:
         verbose = self._style.calls.verbose
@@ -261,11 +288,20 @@ class JsonSink:
         )
         self._output.write(ecs.json_line(document))
 
-    def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
-        if totals is None:
-            return  # to say nothing is better than that nothing was lost
-        document = ecs.loss_document(totals, names, self._origin, sequence=sequence)
+    def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
+        document = ecs.notice_document(
+            notice, self._origin, time_ns=time_ns, sequence=sequence, cause=cause
+        )
         self._output.write(ecs.json_line(document))
+
+    def losses(
+        self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool
+    ) -> None:
+        document = ecs.loss_document(totals, names, self._origin, sequence=sequence, final=final)
+        self._output.write(ecs.json_line(document))
+
+    def end(self) -> None:
+        pass
 
 
 @dataclass
@@ -289,7 +325,15 @@ class SummarySink:
         row.errors += event.failed
         row.ns += event.call.duration_ns
 
-    def end(self, totals: Totals | None, names: Mapping[int, str], sequence: int) -> None:
+    def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
+        pass  # it counts calls
+
+    def losses(
+        self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool
+    ) -> None:
+        pass
+
+    def end(self) -> None:
         rows = sorted(self._sums.items(), key=lambda item: (-item[1].ns, item[0]))
         total = _Sum(
             sum(row.calls for _, row in rows),

@@ -9,17 +9,21 @@ from typing import BinaryIO, Final, NamedTuple, Protocol
 from ..events.call import Call, Totals
 from ..events.ecs import Origin
 from ..events.errors import RecordingError, WireError
+from ..events.notice import Notice
 from ..events.process import Process, Surroundings
 from ..events.value import printable
 from . import recording
 from .assembly import Assembly
 from .callers import Callers, Key
+from .checks import Checks
+from .guard import Identity, identities
 from .loader import Loaded
 from .process import ProcFs
-from .program import Program
+from .program import Program, boottime_ns
 from .recent import Recent
 from .recording import Header, Recorder, Recording, Writer
 from .watch import Watch
+from .witness import Witness
 
 _REPLAY_BATCH: Final = 4096
 _CLOCK_TOLERANCE_NS: Final = 1_000_000
@@ -38,6 +42,9 @@ class Batch(NamedTuple):
     calls: list[Seen]
     clock_offset_ns: int
     """Wall-clock time minus boot time, for all of them."""
+    notices: list[Notice] = []
+    totals: Totals | None = None
+    """What was seen and lost so far, if more was lost than when it was last told."""
 
 
 class End(NamedTuple):
@@ -54,6 +61,8 @@ class Source(Protocol):
 
     origin: Origin
     kernel_names: Mapping[str, Mapping[int, str]]
+    own: frozenset[Identity]
+    """The maps, programs and links of the tracer."""
 
     def batches(self) -> Iterator[Batch]:
         """Calls in the order in which they returned, until it is over."""
@@ -71,6 +80,7 @@ class Live:
     :param watch: decides when it is over.
     :param proc: where processes are looked up.
     :param record: where to keep the raw records, or None.
+    :param witness: what the kernel says of programs, if calls of all processes are seen.
     """
 
     def __init__(
@@ -79,10 +89,13 @@ class Live:
         loaded: Loaded,
         watch: Watch,
         proc: ProcFs,
-        record: Writer | None,
+        *,
+        record: Writer | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.origin = Origin(_hostname(), _machine_id(), loaded.probe, _boot_id())
         self.kernel_names = loaded.facts.names
+        self.own = identities(loaded.fds.values())
         self._program = program
         self._watch = watch
         self._clock_offset_ns = _clock_offset_ns()
@@ -91,18 +104,20 @@ class Live:
         self._proc = proc
         self._callers = Callers(self._look)
         self._recorder = self._start_recording(record) if record else None
+        self._checks = Checks(program, witness, boottime_ns())
         self._end = End(None)
 
     def batches(self) -> Iterator[Batch]:
         held = False
         while not self._watch.over:
-            self._watch.wait(at_most_s=0 if held else None)
+            self._watch.wait(at_most_s=0 if held else self._checks.pause_s)
             records, held = self._program.rings.drain()
             yield self._batch(records)
         self._program.stop()
         yield from self._rest()
         totals = self._program.totals(time.time_ns())
         yield from self._rest()  # of calls that returned meanwhile
+        yield self._noticed([], self._checks.end())
         # One that began meanwhile may have come without being counted.
         unfinished = max(0, totals.seen - totals.lost - self._arrived)
         totals = totals._replace(unfinished=unfinished)
@@ -136,7 +151,13 @@ class Live:
         self._arrived += len(calls)
         if self._recorder:
             self._recorder.calls(records)
-        return Batch(seen, self._clock_offset_ns)
+        return self._noticed(seen, self._checks.after(calls, boottime_ns()))
+
+    def _noticed(self, seen: list[Seen], notices: list[Notice]) -> Batch:
+        if self._recorder:
+            for notice in notices:
+                self._recorder.notice(notice)
+        return Batch(seen, self._clock_offset_ns, notices, self._checks.losses(time.time_ns()))
 
     def _look(self, key: Key) -> Surroundings:
         image = self._assembly.run_by(key.pid, key.start_ns, key.exec_id)
@@ -150,7 +171,7 @@ class Live:
         origin = self.origin
         header = Header(
             _kernel_release(), origin.hostname, origin.host_id, origin.boot_id, origin.probe,
-            self.kernel_names,
+            self.kernel_names, self.own,
         )  # fmt: skip
         recorder = Recorder(file, header)
         recorder.clock(self._clock_offset_ns)
@@ -169,6 +190,7 @@ class Replay:
         header = self._recording.header
         self.origin = Origin(header.hostname, header.host_id, header.probe, header.boot_id)
         self.kernel_names = header.kernel_names
+        self.own = header.own
         self._finished = False
         self._end = End(None)
         self._assembly = Assembly()
@@ -189,6 +211,10 @@ class Replay:
                 elif kind == recording.PROCESS:
                     key, surroundings = recording.parse_process(payload, self._path)
                     self._told[key] = surroundings
+                elif kind == recording.NOTICE:
+                    notice = recording.parse_notice(payload, self._path)
+                    yield Batch(calls, offset, [notice])
+                    calls = []
                 elif kind == recording.CLOCK:
                     later = recording.parse_clock(payload, self._path)
                     yield Batch(calls, offset)
@@ -212,7 +238,7 @@ class Replay:
 
 
 def _clock_offset_ns() -> int:
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return time.time_ns() - boottime_ns()
 
 
 def _hostname() -> str:

@@ -170,8 +170,8 @@ BPF_ARRAY(bulk_sent, u64, 1);
 BPF_ARRAY(bulk_taken, u64, 1);
 BPF_TABLE("lru_hash", u32, struct bulk_quota, bulk_quotas, 4096);
 
-/* By enum function: how often our own calls went through it. */
-BPF_ARRAY(function_runs, u64, FUNCTIONS);
+/* By enum own_run. */
+BPF_ARRAY(own_runs, u64, OWN_RUNS);
 
 /* Children of traced processes that found no room in pids. */
 BPF_PERCPU_ARRAY(unfollowed, u64, 1);
@@ -300,8 +300,14 @@ static __always_inline struct thread *stranger(void *ctx, u64 id)
 	struct arguments args = {};
 	int zero = 0;
 
-	if (!cfg || !wanted_process(cfg, id >> 32) || !read_arguments(registers(), &args) ||
-	    !wanted_call(cfg, args.cmd))
+	if (!cfg)
+		return NULL;
+	if (!wanted_process(cfg, id >> 32)) {
+		if (is_own())
+			note_run(OWN_EXIT);
+		return NULL;
+	}
+	if (!read_arguments(registers(), &args) || !wanted_call(cfg, args.cmd))
 		return NULL;
 
 	struct call_count *count = count_of(args.cmd);
@@ -354,8 +360,13 @@ int enter_bpf(void *ctx)
 	struct tracer_config *cfg = running();
 	u64 id = bpf_get_current_pid_tgid();
 
-	if (!cfg || !wanted_process(cfg, id >> 32))
+	if (!cfg)
 		return 0;
+	if (!wanted_process(cfg, id >> 32)) {
+		if (is_own())
+			note_run(OWN_ENTRY);
+		return 0;
+	}
 	if (!wanted_call(cfg, args.cmd)) {
 		forget_open_call(id);
 		return 0;

@@ -11,6 +11,32 @@ static __always_inline struct tracer_config *running(void)
 	return cfg && cfg->running ? cfg : NULL;
 }
 
+/* Our own calls are not recorded; they show the tracer that its programs are run. */
+static __always_inline bool is_own(void)
+{
+	int zero = 0;
+	struct tracer_config *cfg = config.lookup(&zero);
+
+	return cfg && cfg->self == bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline void note_run(int run)
+{
+	u64 *runs = own_runs.lookup(&run);
+
+	if (runs)
+		lock_xadd(runs, 1);
+}
+
+static __always_inline void note_outcome(s64 outcome)
+{
+	int last = OWN_OUTCOME;
+	u64 *place = own_runs.lookup(&last);
+
+	if (place)
+		*place = outcome;
+}
+
 static __always_inline u32 command_slot(u32 cmd)
 {
 	u32 base = cmd & ~COMMON_ATTRS;

@@ -11,20 +11,20 @@
 
 BPF_PROG_ARRAY(inside_steps, EXIT_STEPS);
 
-/* Our own calls show the tracer that these programs do run. */
-static __always_inline void note_run(int function, s64 outcome)
-{
-	int zero = 0;
-	int last = FUNCTION_OUTCOME;
-	struct tracer_config *cfg = config.lookup(&zero);
-	u64 *runs = function_runs.lookup(&function);
-	u64 *result = function_runs.lookup(&last);
+/* Volatile: clang would rather compute where to read, and that the verifier forbids. */
+#define FUNCTION_ARG(n) (*(volatile u64 *)((u64)ctx + FUNCTION_ARG##n))
 
-	if (!cfg || !runs || !result || cfg->self != bpf_get_current_pid_tgid() >> 32)
-		return;
-	lock_xadd(runs, 1);
-	if (function == FUNCTION_EXIT)
-		*result = outcome;
+/* Kernels like 6.1 let no program touch an argument that is a pointer to a pointer. */
+static __always_inline u64 first_argument(void *ctx)
+{
+#ifdef FUNCTIONS_BY_BTF
+	u64 value = 0;
+
+	bpf_get_func_arg(ctx, 0, &value);
+	return value;
+#else
+	return FUNCTION_ARG(0);
+#endif
 }
 
 static __always_inline struct thread *begin_inside(u32 tid, struct call_count *count)
@@ -43,11 +43,15 @@ static __always_inline struct thread *begin_inside(u32 tid, struct call_count *c
 /* A call that no tracepoint shows; false if one does. */
 static __always_inline bool arguments_inside(void *ctx, struct arguments *args)
 {
+	u32 cmd = FUNCTION_ARG(0);
+	u64 attr = FUNCTION_ARG(1);
+	u32 size = FUNCTION_ARG(3);
+
 	/* bpfptr_t is passed in two: the pointer, and whether it is the kernel's. */
-	if (FIELD(u64, ctx, FUNCTION_ARG2) & 1) {
-		args->cmd = FIELD(u64, ctx, FUNCTION_ARG0);
-		args->attr = FIELD(u64, ctx, FUNCTION_ARG1);
-		args->size = FIELD(u64, ctx, FUNCTION_ARG3);
+	if (FUNCTION_ARG(2) & 1) {
+		args->cmd = cmd;
+		args->attr = attr;
+		args->size = size;
 		args->flags = CALL_KERNEL;
 		return true;
 	}
@@ -65,7 +69,8 @@ int enter_inside(void *ctx)
 	u64 id = bpf_get_current_pid_tgid();
 	struct arguments args = {};
 
-	note_run(FUNCTION_ENTER, 0);
+	if (is_own())
+		note_run(OWN_INSIDE);
 	if (!cfg || !wanted_process(cfg, id >> 32) || !arguments_inside(ctx, &args) ||
 	    !wanted_call(cfg, args.cmd))
 		return 0;
@@ -118,9 +123,12 @@ static __always_inline struct thread *returning_inside(void *ctx, u64 id)
 int exit_inside(void *ctx)
 {
 	u64 id = bpf_get_current_pid_tgid();
-	s64 retval = (s32)FIELD(u64, ctx, FUNCTION_RESULT);
+	s64 retval = (s32)*(volatile u64 *)((u64)ctx + FUNCTION_RESULT);
 
-	note_run(FUNCTION_EXIT, retval);
+	if (is_own()) {
+		note_run(OWN_RETURN);
+		note_outcome(retval);
+	}
 
 	struct thread *thread = returning_inside(ctx, id);
 	struct scratch *scratch = scratch_of(AT_FUNCTION_EXIT);
@@ -164,13 +172,15 @@ int inside_long(void *ctx)
 int copied_attr(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
+	u64 attr = FUNCTION_ARG(1);
+	u32 size = FUNCTION_ARG(2);
 	struct thread *thread = under_way(tid);
 	struct scratch *scratch = scratch_of(AT_COPY);
 
-	note_run(FUNCTION_COPIED, 0);
+	if (is_own())
+		note_run(OWN_COPIED);
 	if (thread && scratch)
-		take_kernel_attr(thread, scratch, FIELD(u64, ctx, FUNCTION_ARG1),
-				 FIELD(u64, ctx, FUNCTION_ARG2));
+		take_kernel_attr(thread, scratch, attr, size);
 	return 0;
 }
 
@@ -181,12 +191,14 @@ int copied_attr(void *ctx)
 int checked_insns(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
+	u64 where = first_argument(ctx);
 	struct thread *thread = under_way(tid);
 	struct scratch *scratch = scratch_of(AT_CHECK);
 	u64 prog = 0;
 	u32 len = 0;
 
-	note_run(FUNCTION_CHECKED, 0);
+	if (is_own())
+		note_run(OWN_CHECKED);
 	if (!thread || !scratch)
 		return 0;
 
@@ -195,7 +207,7 @@ int checked_insns(void *ctx)
 
 	if (!row)
 		return 0;
-	bpf_probe_read_kernel(&prog, sizeof(prog), (void *)FIELD(u64, ctx, FUNCTION_ARG0));
+	bpf_probe_read_kernel(&prog, sizeof(prog), (void *)where);
 	bpf_probe_read_kernel(&len, sizeof(len), (void *)(prog + OFF_bpf_prog_len));
 	thread->bulk_wanted = 8 * (u64)len;
 	thread->bulk_state = PART_KERNEL;

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that come and go, by the kernel's own word, held against the calls that were seen."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from ..decoders.progs import PROG_LOAD, PROG_TEST_RUN
+from ..events.call import RESULT, Call, CallFlag, Object, ObjectKind
+from ..events.notice import Notice, Reason
+from .recent import Recent
+from .witness import Life, What
+
+GRACE_NS: Final = 2_000_000_000
+"""So long a load waits for its call: calls come late when there are many."""
+
+_KNOWN_MAX: Final = 16_384  # programs of which the names are kept
+
+
+class Lives:
+    """Matches each load with a call of its thread that was under way at that time.
+
+    :param since_ns: ``CLOCK_BOOTTIME`` from which calls are seen; earlier loads do not count.
+    :param own_pid: the tracer's, whose calls are never seen.
+    """
+
+    def __init__(self, since_ns: int, own_pid: int) -> None:
+        self._since_ns = since_ns
+        self._own_pid = own_pid
+        self._own_ids: set[int] = set()
+        self._loads: dict[int, list[Life]] = {}  # by thread, those that wait for their call
+        self._known: Recent[int, Object] = Recent(_KNOWN_MAX)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a load waits for its call."""
+        return bool(self._loads)
+
+    def feed(self, lives: Iterable[Life], calls: Iterable[Call], now_ns: int) -> list[Notice]:
+        """Takes what has come. The word on a load must not come later than its call.
+
+        :param now_ns: ``CLOCK_BOOTTIME``.
+        """
+        gone = []
+        for life in lives:
+            if life.what is What.LOADED:
+                self._loaded(life)
+            elif life.prog_id not in self._own_ids:  # they go whenever the kernel finds time
+                gone.append(life)
+        notices = [notice for call in calls for notice in self._match(call)]
+        notices += map(self._unloaded, gone)
+        return notices + self._unmatched(now_ns - GRACE_NS)
+
+    def end(self) -> list[Notice]:
+        """No call will come any more."""
+        return self._unmatched(None)
+
+    def _loaded(self, life: Life) -> None:
+        if life.tgid == self._own_pid:
+            self._own_ids.add(life.prog_id)
+        elif life.time_ns >= self._since_ns:
+            self._loads.setdefault(life.tid, []).append(life)
+
+    def _match(self, call: Call) -> list[Notice]:
+        if call.command == PROG_LOAD.number:
+            made = call.objects.get(RESULT)
+            if made and made.kind == ObjectKind.PROG:
+                self._known[made.id] = made
+            self._taken_during(call)
+        elif call.command == PROG_TEST_RUN.number:
+            # Calls that the kernel made within it have come before it, if they were seen.
+            return [_unseen(life, PROG_TEST_RUN.name) for life in self._taken_during(call)]
+        return []
+
+    def _taken_during(self, call: Call) -> list[Life]:
+        waiting = self._loads.pop(call.tid, None)
+        if waiting is None:
+            return []
+        begun_ns = 0 if call.flags & CallFlag.NO_ENTRY else call.start_ns
+        during = [life for life in waiting if begun_ns <= life.time_ns <= call.returned_ns]
+        if len(during) < len(waiting):
+            self._loads[call.tid] = [life for life in waiting if life not in during]
+        return during
+
+    def _unmatched(self, until_ns: int | None) -> list[Notice]:
+        late = []
+        for tid, waiting in list(self._loads.items()):
+            over = [life for life in waiting if until_ns is None or life.time_ns < until_ns]
+            late += over
+            if len(over) == len(waiting):
+                del self._loads[tid]
+            elif over:
+                self._loads[tid] = waiting[len(over) :]
+        return [_unseen(life) for life in late]
+
+    def _unloaded(self, life: Life) -> Notice:
+        known = self._known.get(life.prog_id)
+        return Notice(Reason.PROG_UNLOADED, life.time_ns, known or _prog(life))
+
+
+def _unseen(life: Life, during: str = "") -> Notice:
+    return Notice(Reason.LOAD_UNSEEN, life.time_ns, _prog(life), life.tgid, life.tid, during)
+
+
+def _prog(life: Life) -> Object:
+    return Object(ObjectKind.PROG, life.prog_id, 0, 0, 0, 0, 0, b"", life.tag)
