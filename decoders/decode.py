@@ -10,9 +10,11 @@ from ..events.event import (
     ATTR_PARTLY_READ,
     ATTR_READ_AT_EXIT,
     ENTRY_UNSEEN,
+    INNER_CALLS_UNSEEN,
     OUTPUT_UNREADABLE,
     PARTS_MISSING,
     TOCTOU_SUSPECT,
+    UNPROVEN,
     Absence,
     Behind,
     Event,
@@ -24,21 +26,29 @@ from ..events.value import Detail, Enum, Fd, Items
 from ..events.wire import ATTR_MAX, COMMAND_OTHER
 from . import truth, uapi
 from .layout import Command, Details, Field, nested
+from .progs import PROG_TEST_RUN
 from .table import COMMANDS
 
 KernelNames = Mapping[str, Mapping[int, str]]
 """Constants by C type (``bpf_map_type``) and value, as the running kernel's BTF has them."""
 
 _CMD: Final = "bpf_cmd"
+_RUN_PROG: Final = PROG_TEST_RUN.layout.offset_of("prog_fd")
+_LOADER: Final = 31  # BPF_PROG_TYPE_SYSCALL
 
 
 class Decoder:
     """Decodes calls, with the running kernel's names for what our tables lack.
 
     :param kernel_names: may be empty, and may hold more than is needed.
+    :param sees_inside: calls come with the kernel's own copy of attr, and those that the kernel
+        makes itself come too; None: nobody knows.
     """
 
-    def __init__(self, kernel_names: KernelNames | None = None) -> None:
+    def __init__(
+        self, kernel_names: KernelNames | None = None, *, sees_inside: bool | None = None
+    ) -> None:
+        self._sees_inside = sees_inside
         names = kernel_names or {}
         self._unknown_commands = {
             number: name
@@ -68,7 +78,7 @@ class Decoder:
     def decode(self, call: Call) -> Event:
         """What the call was. Any call has an answer; nothing is raised."""
         command = self._commands.get(call.command)
-        notes = _circumstances(call)
+        notes = _circumstances(call) + self._blind_spots(call)
         if command is None:
             name = self._unknown_commands.get(call.command, "")
             return Event(call, name, None, Absence.UNKNOWN_COMMAND, notes=notes)
@@ -79,6 +89,14 @@ class Decoder:
                 call, command.name, None, absence, result=described.get(RESULT), notes=notes
             )
         return _decoded(command, call, self._described(call.objects), notes)
+
+    def _blind_spots(self, call: Call) -> tuple[str, ...]:
+        if self._sees_inside is False and call.command == PROG_TEST_RUN.number:
+            run = call.objects.get(_RUN_PROG)
+            loader = run and (run.kind, run.type) == (ObjectKind.PROG, _LOADER)
+            return (INNER_CALLS_UNSEEN,) if loader else ()
+        copied = call.kernel is not None or call.retval < 0 or call.attr_addr == 0
+        return (UNPROVEN,) if self._sees_inside and not copied else ()
 
     def _described(self, objects: Mapping[int, Object]) -> Mapping[int, Described]:
         return {at: Described(found, self._type_name(found)) for at, found in objects.items()}

@@ -45,6 +45,16 @@ TOCTOU_SUSPECT = "toctou_suspect"
 perhaps not, what the kernel acted on, unless it is its own copy that is shown.
 """
 
+INNER_CALLS_UNSEEN = "inner_calls_unseen"
+"""Note: the program that was run may call bpf(2) inside the kernel, and the probe is blind to
+that.
+"""
+
+UNPROVEN = "attr_unproven"
+"""Note: the probe reads the kernel's own copy of attr, but missed that of this call; what is
+shown was read from the caller's memory.
+"""
+
 PARTS_MISSING = "parts_missing"
 """Note: the record of the call had no room for something that belongs to it."""
 

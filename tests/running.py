@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Collection, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
@@ -246,8 +247,12 @@ class Trace(NamedTuple):
     """What ``--json`` wrote."""
 
     events: list[Document]
+    """Of calls."""
     loss: Document
     """The closing document."""
+    notices: list[Document]
+    losses: list[Document]
+    """Told while they happened."""
 
     @classmethod
     def of(cls, out: bytes, *, validate_each: int = 1) -> Self:
@@ -258,14 +263,21 @@ class Trace(NamedTuple):
         """
         assert out.endswith(b"\n"), out[-200:]
         assert not any(byte < ord(" ") or byte > ord("~") for byte in set(out) - {ord("\n")})
-        *events, loss = (json.loads(line) for line in out.splitlines())
-        for document in [*events[::validate_each], loss]:
+        *documents, loss = (json.loads(line) for line in out.splitlines())
+        for document in [*documents[::validate_each], loss]:
             validated(document)
-        assert {document["event"]["dataset"] for document in events} <= {"bpfsnoop.call"}
+        of = {dataset: [d for d in documents if d["event"]["dataset"] == f"bpfsnoop.{dataset}"]
+              for dataset in ("call", "notice", "loss")}  # fmt: skip
+        assert sum(map(len, of.values())) == len(documents)
         assert loss["event"]["dataset"] == "bpfsnoop.loss"
-        sequence = [document["event"]["sequence"] for document in [*events, loss]]
-        assert sequence == list(range(1, len(events) + 2))
-        return cls(events, loss)
+        assert [told["bpf"]["loss"]["final"] for told in [*of["loss"], loss]] == [
+            *[False] * len(of["loss"]), True,
+        ]  # fmt: skip
+        sequence = [document["event"]["sequence"] for document in [*documents, loss]]
+        gaps = sum(after - before - 1 for before, after in pairwise([0, *sequence]))
+        assert gaps == loss["bpf"]["loss"]["lost"]
+        assert sequence == sorted(set(sequence))
+        return cls(of["call"], loss, of["notice"], of["loss"])
 
     @property
     def seen(self) -> int:

@@ -22,9 +22,11 @@ from bpfsnoop.events.event import (
     ATTR_PARTLY_READ,
     ATTR_READ_AT_EXIT,
     ENTRY_UNSEEN,
+    INNER_CALLS_UNSEEN,
     OUTPUT_UNREADABLE,
     PARTS_MISSING,
     TOCTOU_SUSPECT,
+    UNPROVEN,
     Absence,
 )
 from bpfsnoop.events.memory import MISSING_REASONS
@@ -146,7 +148,7 @@ def test_attr_after_has_the_fields_that_the_kernel_changes() -> None:
 def test_all_notes_are_there() -> None:
     notes = {absence.value for absence in Absence}
     notes |= {ATTR_PARTLY_READ, ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, PARTS_MISSING}
-    notes |= {ENTRY_UNSEEN, TOCTOU_SUSPECT}
+    notes |= {ENTRY_UNSEEN, INNER_CALLS_UNSEEN, TOCTOU_SUSPECT, UNPROVEN}
     assert set(BPF["notes"]["items"]["enum"]) == notes
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events.call import RESULT, Blob, Call, Object, PartState
 from calls import attr, blob, call_of, link_of, map_of, prog_of
@@ -160,3 +161,24 @@ def test_a_call_that_the_caller_made_larger_than_attr_is_zero_behind() -> None:
     document = document_of(call)
     assert document["bpf"]["attr"] == {"map_fd": 3}
     assert "attr_trailing" not in document["bpf"]
+
+
+def notes(call: Call, *, sees_inside: bool | None) -> tuple[str, ...]:
+    return Decoder(sees_inside=sees_inside).decode(call).notes
+
+
+def test_a_probe_that_reads_the_kernels_copy_says_where_it_has_none() -> None:
+    """Of what succeeded: calls may fail before there is a copy."""
+    assert notes(created(), sees_inside=True) == ("attr_unproven",)
+    assert notes(created()._replace(kernel=MAP), sees_inside=True) == ()
+    assert notes(call_of(0, MAP, retval=-7), sees_inside=True) == ()
+    assert notes(created(), sees_inside=False) == ()
+    assert notes(created(), sees_inside=None) == ()
+
+
+def test_what_a_loader_program_does_may_be_unseen() -> None:
+    run = call_of(10, attr("iIII", 3, 0, 0, 0), retval=-1, objects={0: prog_of(type=31)})
+    assert notes(run, sees_inside=False) == ("inner_calls_unseen",)
+    assert notes(run, sees_inside=True) == ()
+    other = run._replace(objects={0: prog_of(type=1)})
+    assert notes(other, sees_inside=False) == ()

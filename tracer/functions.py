@@ -160,3 +160,8 @@ class Kprobes(Functions):
 
 FUNCTIONS: Final = (Trampolines, Kprobes, SecurityModule)
 """The ways, in the order in which they are tried; the last one only if it is asked for."""
+
+
+def sees_inside(probe: str) -> bool:
+    """Whether a plan of this name has such a way."""
+    return probe.rpartition("+")[2] in {kind.probe for kind in FUNCTIONS}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ..decoders.decode import Decoder
 from ..events.call import Totals
 from ..events.ecs import Cause
+from .functions import sees_inside
 from .guard import Guard
 from .selection import Selection
 from .sinks import Output, Sink
@@ -55,7 +56,7 @@ class _Stream:
     def __init__(
         self, source: Source, selection: Selection, sinks: Sequence[Sink], max_events: int
     ) -> None:
-        self._decoder = Decoder(source.kernel_names)
+        self._decoder = Decoder(source.kernel_names, sees_inside=sees_inside(source.origin.probe))
         self.names = self._decoder.slot_names()
         self._guard = Guard(source.own)
         self._selection = selection

@@ -45,6 +45,8 @@ _OWN_RUNS: Final = {
     "exit_inside": OWN_RETURN, "copied_attr": OWN_COPIED,
 }  # fmt: skip
 """What a call of ours leaves behind, by the program that it goes through."""
+_SEEING: Final = "enter_bpf", "exit_bpf", "enter_inside", "exit_inside"
+"""Programs of which a run that is left out may be a call that is not seen."""
 ALL_SLOTS: Final = (1 << COMMAND_SLOTS) - 1
 _POSSIBLE_CPUS: Final = "/sys/devices/system/cpu/possible"
 
@@ -87,6 +89,7 @@ class Program:
         self._watched = {
             name: run for name, run in _OWN_RUNS.items() if f"attached:{name}" in self._fds
         }
+        self._seeing = [name for name in _SEEING if f"attached:{name}" in self._fds]
         self._bulk_size = sizes.ring
         self._bulk_taken = BpfMap(self._fds["bulk_taken"], 4, _U64.size)
         self.ring_fds = [self._fds[name] for name in RING_NAMES.values()]
@@ -163,7 +166,7 @@ class Program:
         return Totals(
             counts={slot: count for slot, count in counts.items() if count.seen},
             unfinished=0,
-            missed_runs=self._missed("enter_bpf") + self._missed("exit_bpf"),
+            missed_runs=sum(map(self._missed, self._seeing)),
             unfollowed=no_room + self._missed("new_task"),
             time_ns=time_ns,
         )
