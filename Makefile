@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo    see it work on this host
 # make test    everything that is checked before a change lands
+# make test-kernels   the live tests under other kernels, in qemu
 # make bench   the figures of bench/README.md, measured here
 #
 # Each of them installs what is missing first, and says what.
 
 VENV := .venv/bin
 
-.PHONY: help setup setup-test demo lint test bench clean
+.PHONY: help setup setup-test demo lint test test-kernels bench clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -30,9 +31,13 @@ lint: setup-test
 test: lint
 	$(VENV)/python -m pytest
 
+test-kernels:
+	@packaging/setup kernels
+	PYTHONPATH=tests $(VENV)/python -m kernels
+
 bench:
 	@packaging/setup bench
 	$(VENV)/python bench/run.py
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .kernels build *.egg-info .mypy_cache .ruff_cache .pytest_cache
