@@ -69,7 +69,7 @@ def differences(command: Command, call: Call, passed: bytes) -> tuple[str, ...]:
         found |= dict.fromkeys(_denied(command, values, made))
         found |= dict.fromkeys(_other_program(command, call, made))
     found |= dict.fromkeys(_led_elsewhere(command, call))
-    if command is PROG_LOAD and made and _other_insns(call, passed, made):
+    if command.number == PROG_LOAD.number and made and _other_insns(call, passed, made):
         found[INSNS] = None
     return tuple(found)
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the source of the kernel program to maps, programs and attachments."""
 
-import errno
 import importlib.util
 import mmap
 import os
@@ -144,8 +143,11 @@ def _require_runs(fds: Mapping[str, int], layer: Functions) -> None:
     settings = BpfMap(fds["config"], 4, TRACER_CONFIG.size)
     settings[_KEY_0] = TRACER_CONFIG.pack(0, 0, 0, os.getpid(), 0, 0, 0, 0)
     os.close(own.load_program(own.RAW_TRACEPOINT, own.NOTHING, "nothing"))
-    with suppress(OSError):
+    failure = 0
+    try:
         own.object_id(_NO_DESCRIPTOR)
+    except OSError as error:
+        failure = error.errno or 0
     runs = BpfMap(fds["own_runs"], 4, 8)
     outcome, *counts = (
         int.from_bytes(runs[_U32.pack(number)], sys.byteorder)
@@ -153,7 +155,7 @@ def _require_runs(fds: Mapping[str, int], layer: Functions) -> None:
     )
     if not all(counts):
         raise CannotStart(f"{layer.probe} attaches to functions of this kernel but is not run")
-    if outcome != (1 << 64) - errno.EBADF:
+    if outcome != (1 << 64) - failure:
         raise CannotStart(f"{layer.probe} does not tell what functions of this kernel return")
 
 
