@@ -59,6 +59,8 @@ def code_cache() -> str:
 
 def command_line(*args: Argument, under: Sequence[str] = ()) -> list[Argument]:
     """bpfsnoop with these arguments, and with our cache and probe unless they name some."""
+    if args and args[0] == "doctor":
+        return [*under, BPFSNOOP, "doctor", "--set", f"cache={code_cache()}", *args[1:]]
     kept: list[Argument] = []
     if not args or args[0] not in ("replay", "schema"):
         kept = ["--set", f"cache={code_cache()}", "--set", f"probe={PROBE}"]

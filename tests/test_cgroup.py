@@ -268,8 +268,8 @@ def test_a_mount_that_something_covers_is_not_used(tmp_path: Path, mounted: Path
 
 @given(st.binary())
 def test_any_mountinfo_is_survived(data: bytes) -> None:
-    list(cgroup._mounts(data))
-    list(cgroup._mounts(b"1 2 " + data + b" - cgroup2 none rw"))
+    list(cgroup.mounts(data, b"cgroup2"))
+    list(cgroup.mounts(b"1 2 " + data + b" - cgroup2 none rw", b"cgroup2"))
 
 
 @pytest.fixture

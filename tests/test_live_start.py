@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from running import STIMULUS, bpfsnoop_run, code_cache
+from running import STIMULUS, bpfsnoop_run
 
 pytestmark = pytest.mark.live
 
@@ -16,12 +16,19 @@ COMPILER = re.compile(r"libbcc|LLVM|libclang|bcc/__init__")
 FORK = re.compile(r"\b(?:clone3?|v?fork)\(")
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a start leaves: one plan, where other tests may have tried several."""
+    directory = tmp_path_factory.mktemp("first") / "cache"
+    bpfsnoop_run("--set", f"cache={directory}", "-q", "-d", "1ms")
+    return directory
+
+
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
+def cache(first: Path, tmp_path: Path) -> Path:
     """As a start has left it."""
-    bpfsnoop_run("-q", "-d", "1ms")
     directory = tmp_path / "cache"
-    shutil.copytree(code_cache(), directory)
+    shutil.copytree(first, directory)
     directory.chmod(0o700)
     return directory
 

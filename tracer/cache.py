@@ -93,6 +93,12 @@ class Cache:
                 _replace(directory, form.name, _digest(body) + b"\n" + body)
 
 
+def require_private(path: str) -> None:
+    """:raises OSError: it is not a directory that only we can write to."""
+    with _private_directory(path):
+        pass
+
+
 class _private_directory:  # noqa: N801 - reads as a function
     """A directory that only we can write to, by descriptor.
 
@@ -118,7 +124,7 @@ class _private_directory:  # noqa: N801 - reads as a function
 def _require_private(fd: int) -> None:
     about = os.fstat(fd)
     if about.st_uid != os.geteuid() or about.st_mode & _OTHERS:
-        raise PermissionError("others can write to it")
+        raise PermissionError("it is not ours alone")
 
 
 def _private_content(directory: int, name: str) -> bytes:

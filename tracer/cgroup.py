@@ -30,18 +30,19 @@ _DEVICE, _ROOT, _POINT, _OPTIONAL = 2, 3, 4, 6
 _OCTAL: Final = re.compile(rb"\\([0-3][0-7]{2})")
 
 
-class _Mount(NamedTuple):
-    """A mount of cgroup2."""
+class Mount(NamedTuple):
+    """A mount, as mountinfo has it."""
 
     point: bytes
     """Where it is mounted: a path."""
     root: bytes
-    """The cgroup that is seen there, from the root of the hierarchy; empty for all of it."""
+    """The directory that is seen there, from the root of the file system; empty for all of it:
+    of cgroup2 a cgroup."""
     device: int
 
 
 class _Opened(NamedTuple):
-    mount: _Mount
+    mount: Mount
     fd: int
 
 
@@ -74,7 +75,7 @@ def cgroup_directory(path: str, mountinfo: str = MOUNTINFO) -> str:
     )
 
 
-def _candidates(path: bytes, mount: _Mount) -> Iterator[bytes]:
+def _candidates(path: bytes, mount: Mount) -> Iterator[bytes]:
     if path.startswith(b"/"):
         yield path
     relative = path.lstrip(b"/")
@@ -150,7 +151,7 @@ class CgroupPaths:
             os.close(fd)
         return self._relative(path, top, mount, cgroup_id)
 
-    def _relative(self, path: bytes, top: bytes, mount: _Mount, cgroup_id: int) -> bytes:
+    def _relative(self, path: bytes, top: bytes, mount: Mount, cgroup_id: int) -> bytes:
         top = top.rstrip(b"/")
         if path.endswith(_DELETED) and not _is_cgroup(path, cgroup_id):
             path = path.removesuffix(_DELETED)  # it was removed between two lines of ours
@@ -174,10 +175,10 @@ def _open_mount(mountinfo: str) -> _Opened | None:
     """The mount of cgroup2 that shows most, and its directory, opened; None if there is none."""
     try:
         with open(mountinfo, "rb") as file:
-            mounts = list(_mounts(file.read(_MOUNTINFO_MAX)))
+            found = list(mounts(file.read(_MOUNTINFO_MAX), b"cgroup2"))
     except OSError:
         return None
-    for mount in sorted(mounts, key=lambda mount: len(mount.root)):
+    for mount in sorted(found, key=lambda mount: len(mount.root)):
         try:
             fd = os.open(mount.point, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
@@ -189,11 +190,12 @@ def _open_mount(mountinfo: str) -> _Opened | None:
     return None
 
 
-def _mounts(data: bytes) -> Iterator[_Mount]:
-    for line in data.split(b"\n"):
+def mounts(mountinfo: bytes, fstype: bytes) -> Iterator[Mount]:
+    """The mounts of this type; something else may have been mounted over them."""
+    for line in mountinfo.split(b"\n"):
         fields = line.split(b" ")
         try:
-            if fields[fields.index(b"-", _OPTIONAL) + 1] != b"cgroup2":
+            if fields[fields.index(b"-", _OPTIONAL) + 1] != fstype:
                 continue
             major, minor = fields[_DEVICE].split(b":")
             device = os.makedev(int(major), int(minor))
@@ -204,7 +206,7 @@ def _mounts(data: bytes) -> Iterator[_Mount]:
         # made outside, or at least of more than is ours.
         if root == b"/" or root.startswith(b"/.."):
             root = b""
-        yield _Mount(_unescape(fields[_POINT]), root, device)
+        yield Mount(_unescape(fields[_POINT]), root, device)
 
 
 def _unescape(field: bytes) -> bytes:

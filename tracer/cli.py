@@ -4,6 +4,7 @@
 import argparse
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +14,11 @@ from typing import Final
 from ..events.call import Totals
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
 from . import installed, session
-from .config import Config, add_options, configured
+from .config import Config, add_doctor_options, add_options, configured
 from .pipeline import Outcome, run
 from .selection import Selection, command_set, kernel_comm
 from .session import INTERRUPTED
-from .sinks import Output, say, sinks_for
+from .sinks import Output, TextStyle, say, sinks_for
 from .source import Replay
 
 _DONE: Final = 0
@@ -25,6 +26,7 @@ _CANNOT: Final = 1
 _USAGE: Final = 2
 _LOST: Final = 3
 _FIRST_OF_OURS: Final = 3
+_WIDE: Final = 100  # columns, where there is no terminal to ask
 
 _DESCRIPTION: Final = """\
 Shows every bpf(2) call of this host as it returns, in strace's spelling or as
@@ -42,6 +44,7 @@ examples:
 subcommands:
   bpfsnoop replay FILE                  show a recording, with the same options
   bpfsnoop schema                       print the JSON Schema of the documents
+  bpfsnoop doctor                       what works on this host, and what helps
 
 exit status: 0 done; 1 cannot start or go on; 2 wrong usage; 3 events were lost
 under --strict; with '-- CMD', that of CMD."""
@@ -213,6 +216,33 @@ def _schema(argv: Sequence[str]) -> int:
     return _print(installed.SCHEMA.read_bytes())
 
 
+def _doctor(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "bpfsnoop doctor",
+        description="Looks at this host and tries each probe plan: says what works, what does"
+        " not, and what helps.",
+        epilog="exit status: 0 tracing works; 1 it does not; 2 wrong usage.",
+        allow_abbrev=False,
+    )
+    add_doctor_options(parser)
+    options = configured(parser.parse_args(argv))
+    from . import doctor  # noqa: PLC0415 - Rich, which tracing does without
+
+    output = Output("")
+    terminal = output.is_terminal
+    if terminal and options.format == "text":
+        say("trying each probe plan, which takes some seconds the first time")
+    report = doctor.examine(options)
+    if options.format == "json":
+        output.write(doctor.document(report))
+    else:
+        style = TextStyle.of(options, terminal=terminal, several=False)
+        columns, _ = shutil.get_terminal_size((_WIDE, 0))
+        output.write(doctor.table(report, color=style.color, width=columns))
+    output.flush()
+    return _DONE if report.works else _CANNOT
+
+
 def _version() -> str:
     from importlib import metadata  # noqa: PLC0415 - 4 MB that a daemon would keep
 
@@ -229,4 +259,5 @@ def _print(content: bytes) -> int:
 _SUBCOMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "replay": _replay,
     "schema": _schema,
+    "doctor": _doctor,
 }

@@ -168,7 +168,7 @@ def _import_bcc() -> Any:
         import bcc  # noqa: PLC0415 - it maps libLLVM, which only this child may
     except ImportError as error:
         raise CannotStart(
-            f"the Python module of BCC is missing: {INSTALL_BCC}{_hidden_by_venv()}"
+            f"the Python module of BCC is missing: {INSTALL_BCC}{hidden_by_venv()}"
         ) from error
     if not hasattr(bcc, "BPF"):
         raise CannotStart(
@@ -178,7 +178,8 @@ def _import_bcc() -> Any:
     return bcc
 
 
-def _hidden_by_venv() -> str:
+def hidden_by_venv() -> str:
+    """Why BCC may not be seen though it is installed; mostly empty."""
     try:
         settings = Path(sys.prefix, "pyvenv.cfg").read_text(encoding="utf-8")
     except OSError:

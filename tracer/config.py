@@ -296,6 +296,10 @@ _BY_KEY: Final[Mapping[str, Option]] = {
 }
 
 
+_DOCTOR: Final = {"format": "as one JSON object", "color": "", "ring_size": "", "cache": ""}
+"""Keys that ``bpfsnoop doctor`` has flags for, and their help if it is another one there."""
+
+
 def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> "argparse._ArgumentGroup":
     """Puts the table's options on a parser; their values stay as they were typed.
 
@@ -308,6 +312,20 @@ def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> "argparse._
                 continue
             section.add_argument(*option.flags, **_argparse_action(option))
     other = parser.add_argument_group("other")
+    _add_settings(other)
+    return other
+
+
+def add_doctor_options(parser: argparse.ArgumentParser) -> None:
+    """Those that mean something to ``bpfsnoop doctor``."""
+    for option in (option for group in OPTIONS.values() for option in group):
+        if option.key in _DOCTOR:
+            action = _argparse_action(option) | {"help": _DOCTOR[option.key] or option.help}
+            parser.add_argument(*option.flags, **action)
+    _add_settings(parser)
+
+
+def _add_settings(other: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
     other.add_argument(
         "--config", metavar="FILE", help="options from this file, laid out like config.yaml"
     )
@@ -317,7 +335,6 @@ def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> "argparse._
         action="append",
         help="any key of config.yaml, such as quiet=false (repeatable)",
     )
-    return other
 
 
 def _argparse_action(option: Option) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Facts(NamedTuple):
         :param kernel_reads: a program may read kernel memory.
         """
         flags = []
-        paths = self._has(*_PATHS) and kernel_reads
+        paths = self.has_paths and kernel_reads
         if kernel_reads:
             flags.append("-DHAVE_KERNEL_READS=1")
         if self.has_task:
@@ -130,6 +130,11 @@ class Facts(NamedTuple):
     def has_task(self) -> bool:
         """Whether what is behind the current task can be read."""
         return self._has(*_TASK) and self.upid_size > 0 and _CURRENT_TASK_BTF in self.helpers
+
+    @property
+    def has_paths(self) -> bool:
+        """Whether the paths of files can be read."""
+        return self._has(*_PATHS)
 
     @property
     def has_insns(self) -> bool:

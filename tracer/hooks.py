@@ -48,7 +48,8 @@ STEPS: Final = {
     "exit_steps": ("step_exit_process", "step_exit_bulk", "step_exit_long"),
 }
 """Tables of programs that others go on to, in the order of enum entry_step and exit_step."""
-_PARANOID_MAINLINE: Final = 2
+PARANOID_MAINLINE: Final = 2
+"""The highest kernel.perf_event_paranoid that mainline has."""
 _RUN_BY: Final = (
     ATTACHED
     | dict.fromkeys(STEPS["entry_steps"], _ENTER)
@@ -164,7 +165,7 @@ def _paranoid(error: OSError) -> str:
         level = Path("/proc/sys/kernel/perf_event_paranoid").read_text(encoding="ascii").strip()
     except OSError:
         return ""
-    if error.errno != errno.EACCES or int(level) <= _PARANOID_MAINLINE:
+    if error.errno != errno.EACCES or int(level) <= PARANOID_MAINLINE:
         return ""
     return f" (kernel.perf_event_paranoid is {level}, which wants CAP_SYS_ADMIN)"
 
@@ -173,6 +174,11 @@ AUTO: Final = "auto"
 PROBES: Final = (
     AUTO, TracefsHooks.probe, RawHooks.probe, *(layer.probe for layer in functions.FUNCTIONS)
 )  # fmt: skip
+
+
+COMPAT_CALLS: Final = "32-bit calls"
+INNER_CALLS: Final = "calls that the kernel makes itself"
+"""Ways into bpf(2), as people call them."""
 
 
 class Plan(NamedTuple):
@@ -196,8 +202,8 @@ class Plan(NamedTuple):
         """The ways into bpf(2) that it does not see."""
         if self.layer:
             return []
-        compat = [] if isinstance(self.base, RawHooks) else ["32-bit calls"]
-        return [*compat, "calls that the kernel makes itself"]
+        compat = [] if isinstance(self.base, RawHooks) else [COMPAT_CALLS]
+        return [*compat, INNER_CALLS]
 
     def settings(self) -> Mapping[str, int]:
         """What the C source is compiled with, see hooks.h."""

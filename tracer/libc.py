@@ -25,6 +25,8 @@ _CLOEXEC: Final = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
 
 _PERF_TYPE_TRACEPOINT: Final = 2
 PERF_ATTR_SIZE: Final = 128  # PERF_ATTR_SIZE_VER7
+_X32_BIT: Final = 1 << 30
+_SYS_GETPID: Final = 39  # x86-64
 _KPROBE_TYPE: Final = "/sys/bus/event_source/devices/kprobe/type"
 _RETPROBE: Final = 1  # bit 0 of config, as format/retprobe there says
 _PERF_FLAG_FD_CLOEXEC: Final = 8
@@ -80,6 +82,18 @@ def attach_tracepoint(event_id: int, prog_fd: int) -> int:
 def has_kprobes() -> bool:
     """Whether the kernel was built with them."""
     return os.path.exists(_KPROBE_TYPE)
+
+
+def has_x32() -> bool | None:
+    """Whether this kernel takes calls of the x32 ABI: found out by making one, in a child.
+
+    :returns: None if a seccomp filter has killed the child.
+    """
+    child = os.fork()
+    if child == 0:
+        os._exit(_libc.syscall(ctypes.c_long(_X32_BIT | _SYS_GETPID)) <= 0)
+    _, status = os.waitpid(child, 0)
+    return None if os.WIFSIGNALED(status) else status == 0
 
 
 def attach_kprobe(name: str, prog_fd: int, *, returns: bool) -> int:

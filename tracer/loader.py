@@ -49,7 +49,6 @@ RING_NAMES: Final = {
 }
 """The maps of the C source that are rings."""
 
-_BYTECODE: Final = Form("bytecode.json", Bytecode.to_json, Bytecode.from_json)
 _FACTS: Final = Form("kernel.json", Facts.to_json, Facts.from_json)
 
 _NO_DESCRIPTOR: Final = (1 << 31) - 1
@@ -217,9 +216,10 @@ def _made(
 ) -> dict[str, int]:
     # Maps and programs by name. Which BCC compiled what was kept comes last in the key:
     # where there is none, any will do.
+    form = Form(f"bytecode-{by.probe}.json", Bytecode.to_json, Bytecode.from_json)
     bcc = _bcc_version()
     key = " ".join([_version(), platform.machine(), *flags, bcc])
-    kept = cache.find(_BYTECODE, key, prefix=not bcc)
+    kept = cache.find(form, key, prefix=not bcc)
     if kept:
         with suppress(OSError, KeyError):  # it may be no good after all
             return _loaded(kept, sizes, by, stack)
@@ -228,7 +228,7 @@ def _made(
         fds = _loaded(bytecode, sizes, by, stack)
     except (OSError, KeyError) as error:
         raise _not_loaded(error) from error
-    cache.keep(_BYTECODE, key, bytecode)
+    cache.keep(form, key, bytecode)
     return fds
 
 

@@ -14,7 +14,7 @@ _CAP_PERFMON: Final = 1 << 38
 _CAP_BPF: Final = 1 << 39
 _MAP_CREATE: Final = 0
 _SMALLEST_MAP: Final = struct.pack("=IIII", 2, 4, 4, 1)  # an array of one number
-_INIT_PID_NAMESPACE: Final = "pid:[4026531836]"  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+INIT_PID_NAMESPACE: Final = "pid:[4026531836]"  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
 NOT_PERMITTED: Final = (
     "the kernel does not permit BPF here: run as root on the host, not in a container"
@@ -26,7 +26,7 @@ NOT_PERMITTED: Final = (
 def require() -> None:
     """:raises CannotStart: with what is missing and how to get it."""
     try:
-        capabilities = _effective_capabilities()
+        capabilities = effective_capabilities()
         pid_namespace = os.readlink("/proc/self/ns/pid")
     except OSError as error:
         raise CannotStart(
@@ -41,15 +41,16 @@ def require() -> None:
             "root is not enough here: CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN) are missing;"
             " in a container add them, for example with --cap-add"
         )
-    if pid_namespace != _INIT_PID_NAMESPACE:
+    if pid_namespace != INIT_PID_NAMESPACE:
         raise CannotStart(
             "this is a pid namespace of its own, where process ids are not the kernel's:"
             " run it in the host's (docker: --pid=host, Kubernetes: hostPID: true)"
         )
-    _require_bpf()
+    require_bpf()
 
 
-def _require_bpf() -> None:
+def require_bpf() -> None:
+    """:raises CannotStart: bpf(2) refuses what takes no more than leave to use it."""
     # BCC would only say that it could not compile.
     try:
         os.close(libc.bpf(_MAP_CREATE, _SMALLEST_MAP))
@@ -64,8 +65,9 @@ def _require_bpf() -> None:
         ) from error
 
 
-def _effective_capabilities() -> int:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+def effective_capabilities(status: str = "/proc/self/status") -> int:
+    """:raises OSError: /proc is not mounted."""
+    with open(status, encoding="ascii", errors="replace") as file:
         for line in file:
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16)
