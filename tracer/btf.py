@@ -133,8 +133,10 @@ class Btf:
 
         A struct that is passed by value takes as many as it has.
         """
+        names = list(names)
         found = self._types_named(set(names), _KIND_FUNC)
-        return {name: (ids[0], self._argument_words(ids[0])) for name, ids in found.items() if ids}
+        first = {name: ids[0] for name in names if (ids := found.get(name))}  # in the order given
+        return {name: (number, self._argument_words(number)) for name, number in first.items()}
 
     def _argument_words(self, function: int) -> int:
         words, places = self._words, self._places
