@@ -8,6 +8,8 @@ it is told to go on.
 import atexit
 import json
 import os
+import platform
+import re
 import select
 import shutil
 import signal
@@ -41,8 +43,8 @@ PROBE = os.environ.get("BPFSNOOP_PROBE", "auto")
 STARTED = "tracing bpf(2) of"
 NOBODY = 65534
 
-PATIENCE_S = 60
-"""Nothing takes this long: it hangs."""
+PATIENCE_S = int(os.environ.get("BPFSNOOP_PATIENCE", "60"))
+"""Nothing takes this long: it hangs. Emulated machines are slower."""
 
 Document = dict[str, Any]
 
@@ -65,6 +67,18 @@ def command_line(*args: Argument, under: Sequence[str] = ()) -> list[Argument]:
     if not args or args[0] not in ("replay", "schema"):
         kept = ["--set", f"cache={code_cache()}", "--set", f"probe={PROBE}"]
     return [*under, BPFSNOOP, *kept, *args]
+
+
+PREEMPTIBLE = int(platform.release().partition(".")[0]) >= 7
+"""Tracepoints of system calls are preempted on this kernel, and runs of them left out."""
+
+_LEFT_OUT = re.compile(r"bpfsnoop: the kernel left out \d+ runs of a probe[^\n]*\n")
+
+
+def _said(err: bytes) -> str:
+    """Standard error, without what cannot be helped on this kernel."""
+    text = err.decode()
+    return _LEFT_OUT.sub("", text) if PREEMPTIBLE else text
 
 
 class Finished(NamedTuple):
@@ -108,7 +122,7 @@ def bpfsnoop_run(
         timeout=PATIENCE_S,
         check=False,
     )
-    return Finished(process.returncode, process.stdout or b"", process.stderr.decode())
+    return Finished(process.returncode, process.stdout or b"", _said(process.stderr))
 
 
 class Running:
@@ -177,7 +191,7 @@ class Tracer(Running):
     def wait(self) -> Finished:
         """Waits until it has ended by itself; reads all that it still writes."""
         out, err = self.process.communicate(timeout=PATIENCE_S)
-        return Finished(self.process.returncode, out or b"", self._said + err.decode())
+        return Finished(self.process.returncode, out or b"", self._said + _said(err))
 
     def status(self, key: str) -> str:
         """A line of /proc/PID/status."""

@@ -202,7 +202,7 @@ def test_every_command_has_its_name(every: Run) -> None:
 def test_every_document_is_what_its_bytes_decode_to(every: Run) -> None:
     """All that is in attr; what it leads to is for test_live_objects.py and ..._memory.py."""
     decoder = Decoder(btf.kernel_names(ENUMS))
-    origin = Origin("", "", "tracepoint")
+    origin = Origin("", "", every.trace.loss["bpf"]["probe"])
     for made, document in zip(every.made, every.trace.events, strict=True):
         call = call_of(
             made.cmd, made.entry, made.exit, size=made.size, retval=made.retval,

@@ -111,3 +111,15 @@ def test_a_program_that_goes_is_named_if_it_was_seen_to_come(lives: Lives) -> No
     assert (stranger.prog.id, stranger.prog.tag, stranger.prog.name) == (31, TAG, b"")
     gone = lives.feed([loaded(2_000), unloaded(2_050)], [call(1_990, 2_010)], 3_000)
     assert [notice.prog.name for notice in gone if notice.prog] == [b"watch"]
+
+
+def test_that_a_program_is_gone_is_not_told_before_what_it_was(lives: Lives) -> None:
+    """Its call may have been held back meanwhile."""
+    assert lives.feed([loaded(2_000), unloaded(2_050)], [], 3_000) == []
+    (gone,) = lives.feed([], [call(1_990, 2_010)], 4_000)
+    assert gone.prog
+    assert gone.prog.name == b"watch"
+    lives.feed([loaded(5_000, prog_id=32), unloaded(5_050, 32)], [], 6_000)
+    assert [notice.reason for notice in lives.end()] == [
+        Reason.LOAD_UNSEEN, Reason.PROG_UNLOADED,
+    ]  # fmt: skip

@@ -28,6 +28,7 @@ class Lives:
         self._own_pid = own_pid
         self._own_ids: set[int] = set()
         self._loads: dict[int, list[Life]] = {}  # by thread, those that wait for their call
+        self._gone: list[Life] = []  # that may still be waited for
         self._known: Recent[int, Object] = Recent(_KNOWN_MAX)
 
     @property
@@ -40,19 +41,18 @@ class Lives:
 
         :param now_ns: ``CLOCK_BOOTTIME``.
         """
-        gone = []
         for life in lives:
             if life.what is What.LOADED:
                 self._loaded(life)
             elif life.prog_id not in self._own_ids:  # they go whenever the kernel finds time
-                gone.append(life)
+                self._gone.append(life)
         notices = [notice for call in calls for notice in self._match(call)]
-        notices += map(self._unloaded, gone)
-        return notices + self._unmatched(now_ns - GRACE_NS)
+        notices += self._unmatched(now_ns - GRACE_NS)
+        return notices + self._unloaded()
 
     def end(self) -> list[Notice]:
         """No call will come any more."""
-        return self._unmatched(None)
+        return self._unmatched(None) + self._unloaded()
 
     def _loaded(self, life: Life) -> None:
         if life.tgid == self._own_pid:
@@ -92,9 +92,15 @@ class Lives:
                 self._loads[tid] = waiting[len(over) :]
         return [_unseen(life) for life in late]
 
-    def _unloaded(self, life: Life) -> Notice:
-        known = self._known.get(life.prog_id)
-        return Notice(Reason.PROG_UNLOADED, life.time_ns, known or _prog(life))
+    def _unloaded(self) -> list[Notice]:
+        # Not before it is known what they were.
+        waiting = {life.prog_id for loads in self._loads.values() for life in loads}
+        gone, self._gone = self._gone, [life for life in self._gone if life.prog_id in waiting]
+        return [
+            Notice(Reason.PROG_UNLOADED, life.time_ns, self._known.get(life.prog_id) or _prog(life))
+            for life in gone
+            if life.prog_id not in waiting
+        ]
 
 
 def _unseen(life: Life, during: str = "") -> Notice:

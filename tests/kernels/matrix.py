@@ -108,7 +108,7 @@ def _which(guest: Guest) -> tuple[str, str]:
 
 def _command(guest: Guest, argv: Sequence[str]) -> Command:
     env = {
-        "BPFSNOOP_LIVE": "1", "BPFSNOOP_PROBE": guest.probe, "BPFSNOOP_DEAD": " ".join(guest.dead),
+        "BPFSNOOP_LIVE": "1", "BPFSNOOP_PATIENCE": "600", "BPFSNOOP_PROBE": guest.probe, "BPFSNOOP_DEAD": " ".join(guest.dead),
         "PYTHONPYCACHEPREFIX": str(_BYTECODE),
     }  # fmt: skip
     return Command(argv, ROOT, env, guest.kernel, guest.prepare, guest.timeout_s)
