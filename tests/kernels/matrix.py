@@ -106,10 +106,13 @@ def _which(guest: Guest) -> tuple[str, str]:
     return guest.series, guest.flavour
 
 
+_PATIENCE_S: Final = "600"  # guests are emulated
+
+
 def _command(guest: Guest, argv: Sequence[str]) -> Command:
     env = {
-        "BPFSNOOP_LIVE": "1", "BPFSNOOP_PATIENCE": "600", "BPFSNOOP_PROBE": guest.probe, "BPFSNOOP_DEAD": " ".join(guest.dead),
-        "PYTHONPYCACHEPREFIX": str(_BYTECODE),
+        "BPFSNOOP_LIVE": "1", "BPFSNOOP_PROBE": guest.probe, "BPFSNOOP_DEAD": " ".join(guest.dead),
+        "BPFSNOOP_PATIENCE": _PATIENCE_S, "PYTHONPYCACHEPREFIX": str(_BYTECODE),
     }  # fmt: skip
     return Command(argv, ROOT, env, guest.kernel, guest.prepare, guest.timeout_s)
 
