@@ -28,7 +28,7 @@ def tags(insns: bytes) -> frozenset[bytes]:
 
 def _without_descriptors(insns: bytes) -> bytes:
     # Those of maps differ each time that the same program is loaded.
-    codes = insns[::_INSN]
+    codes = insns[: len(insns) // _INSN * _INSN : _INSN]
     stable = bytearray(insns)
     number = codes.find(_WIDE)
     while number >= 0:

@@ -212,7 +212,7 @@ def _integrity(notice: Notice, cause: Cause | None) -> Document:
     if notice.during:
         integrity["during"] = notice.during
     if notice.probe:
-        integrity["program"] = notice.probe
+        integrity["program"] = printable(notice.probe.encode("utf-8", "replace"))
     if notice.touched:
         integrity["object"] = {"kind": notice.touched.kind, **notice.touched.document()}
     if cause:

@@ -22,6 +22,10 @@ class Reason(Enum):
     """Somebody used one, and changed nothing."""
     OWN_CHANGED = "own_object_changed"
     """Somebody wrote to one, froze, pinned or detached it, or tried to."""
+    WITNESS_LOST = "witness_lost"
+    """Some of the kernel's word on programs found no room: loads may be among it."""
+    WITNESS_GONE = "witness_gone"
+    """The kernel's word on programs is not to be had any more."""
     PROBE_SILENT = "probe_silent"
     """The kernel does not run a program of this tracer any more."""
 
@@ -40,7 +44,7 @@ class Notice(NamedTuple):
     touched: Described | None = None
     """The object of ours."""
     probe: str = ""
-    """The program of ours that is not run, or why a load went unseen."""
+    """The program of ours that is not run; of the witness, how much was lost or why it is gone."""
 
     @property
     def action(self) -> str:
@@ -56,6 +60,10 @@ class Notice(NamedTuple):
             return f"{_program(self.prog)} loaded by process {self.pid}{within}, unseen"
         if self.reason is Reason.PROBE_SILENT:
             return f"the kernel does not run {self.probe} any more: calls go unseen"
+        if self.reason is Reason.WITNESS_LOST:
+            return f"{self.probe} of the kernel on programs were lost: a load may be among them"
+        if self.reason is Reason.WITNESS_GONE:
+            return f"the kernel's own records on programs cannot be read any more: {self.probe}"
         verb = self.reason.value.rpartition("_")[2]
         return f"an object of this tracer was {verb}: {self.touched}"
 

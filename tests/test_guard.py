@@ -52,6 +52,12 @@ def test_an_attempt_counts_too() -> None:
     assert noticed(Guard(OURS), call) == (Reason.OWN_CHANGED, 'map:12 hash "config"')
 
 
+def test_a_descriptor_that_was_swapped_for_ours_counts_too() -> None:
+    pinned = call_of(6, attr("QI", 1, 3), objects={8: map_of(id=99)})
+    swapped = pinned._replace(objects_after={8: map_of(id=12)})
+    assert noticed(Guard(OURS), swapped) == (Reason.OWN_CHANGED, 'map:12 "config"')
+
+
 def test_others_objects_are_others_business() -> None:
     guard = Guard(OURS)
     assert noticed(guard, call_of(22, attr("i", 3))) is None

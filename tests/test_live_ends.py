@@ -34,7 +34,7 @@ from running import (
 
 pytestmark = pytest.mark.live
 
-LINE = re.compile(r".+\[\d+\] bpf\(.+\) += .+|--- .+\[\d+\] \{.+\} ---")
+LINE = re.compile(r".+\[\d+\] bpf\(.+\) += .+|--- .+\[\d+\] \{.+\} ---|\+\+\+ .+ \+\+\+|!!! .+ !!!")
 """A call, or who it is that makes the next ones."""
 
 SAID = re.compile(
@@ -307,6 +307,7 @@ def test_what_is_lost_is_counted_to_the_last_call(tmp_path: Path) -> None:
     for cmd, row in counted.items():
         assert row["seen"] == shown[cmd] + row["lost"] == made[cmd.removeprefix("BPF_").lower()]
     assert trace.lost > 0
+    assert trace.losses == [] or trace.losses[-1]["bpf"]["loss"]["lost"] <= trace.lost
     assert trace.loss["bpf"]["loss"]["complete"] is False
 
     told = (

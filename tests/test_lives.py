@@ -70,7 +70,12 @@ def test_at_the_end_nothing_is_waited_for(lives: Lives) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [call(1_990, 2_010, tid=8), call(1_000, 1_999), call(2_001, 2_010), call(1_990, 2_010, cmd=0)],
+    [
+        call(1_990, 2_010, tid=8),
+        call(1_990, 2_010, cmd=0),
+        call(1_000, 1_999, retval=-24),
+        call(2_001, 2_010, retval=-24),
+    ],
 )
 def test_another_call_is_no_excuse(lives: Lives, other: Call) -> None:
     lives.feed([loaded(2_000)], [other], 3_000)
@@ -85,14 +90,30 @@ def test_a_loader_program_is_named_at_once(lives: Lives) -> None:
     assert lives.feed([loaded(2_000)], [inner, run], 3_000) == []
 
 
-def test_a_call_whose_begin_was_not_seen_covers_all_before_it(lives: Lives) -> None:
+def test_a_call_whose_begin_was_not_seen_vouches_for_what_it_made_alone(lives: Lives) -> None:
+    """Anybody may have such calls: what seccomp(2) denies has no begin."""
     late = call(2_500, 2_501)._replace(flags=int(CallFlag.NO_ENTRY))
-    assert lives.feed([loaded(2_000)], [late], 3_000) == []
-    assert not lives.waiting
+    assert lives.feed([loaded(2_000), loaded(2_100, prog_id=777)], [late], 3_000) == []
+    (left,) = lives.end()
+    assert left.prog
+    assert left.prog.id == 777
+    lives.feed([loaded(2_000)], [late._replace(retval=-1, objects={})], 3_000)
+    assert unseen(lives.end()) == [(7, "")]
+
+
+def test_a_call_that_made_another_program_is_no_excuse(lives: Lives) -> None:
+    lives.feed([loaded(2_000, prog_id=777)], [call(1_990, 2_010)], 3_000)
+    assert unseen(lives.end()) == [(7, "")]
+
+
+def test_what_happens_after_the_end_does_not_count(lives: Lives) -> None:
+    lives.stop(2_000)
+    assert lives.feed([loaded(2_000), unloaded(2_001)], [], 3_000) == []
+    assert lives.end() == []
 
 
 def test_each_load_has_a_call_of_its_own(lives: Lives) -> None:
-    both = [loaded(2_000), loaded(2_100)]
+    both = [loaded(2_000, prog_id=30), loaded(2_100)]
     lives.feed(both, [call(2_090, 2_110)], 3_000)
     (left,) = lives.end()
     assert left.time_ns == 2_000

@@ -310,7 +310,7 @@ def test_an_end_that_makes_no_sense(end: object) -> None:
     start = FRAMES[-2][0]
     calls, problem = _replayed(RECORDED[:start] + _frame(END, json.dumps(end).encode()))
     assert calls == CALLS
-    assert problem == "FILE: has an end that makes no sense"
+    assert problem == "FILE: has totals that make no sense"
 
 
 @pytest.mark.parametrize(
@@ -347,6 +347,16 @@ def test_what_was_noticed_is_read_as_it_was_written() -> None:
     batches = [*Replay(io.BytesIO(file.getvalue()), "FILE").batches()]
     assert [notice for batch in batches for notice in batch.notices] == NOTICES
     assert next(len(batch.calls) for batch in batches if batch.notices) == 1, "in its place"
+
+
+def test_losses_are_told_where_they_were() -> None:
+    file = io.BytesIO()
+    recorder = Recorder(file, ABOUT)
+    recorder.calls([record_of(CALLS[1])])
+    recorder.losses(TOTALS)
+    recorder.end(TOTALS)
+    batches = [*Replay(io.BytesIO(file.getvalue()), "FILE").batches()]
+    assert next((len(batch.calls), batch.totals) for batch in batches) == (1, TOTALS)
 
 
 def test_whose_objects_are_the_tracers_is_kept() -> None:
@@ -431,7 +441,7 @@ class FakeRings:
         self._batches = iter(batches)
 
     def drain(self) -> Drained:
-        return Drained(next(self._batches, []), held=False)
+        return Drained(next(self._batches, []), held=False, until_ns=0)
 
 
 class FakeProgram:

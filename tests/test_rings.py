@@ -62,7 +62,8 @@ def times(drained: Drained) -> list[int]:
 
 
 def test_nothing_is_there_at_first() -> None:
-    assert Host().drain() == Drained([], held=False)
+    host = Host()
+    assert host.drain() == Drained([], held=False, until_ns=host.now)
 
 
 def test_calls_come_in_the_order_in_which_they_returned() -> None:

@@ -135,7 +135,15 @@ def test_what_the_kernel_writes_may_change() -> None:
 
 
 def test_bytes_behind_the_known_fields_count_too() -> None:
-    assert differs(call_of(22, attr("i", 3) + b"\0", attr("i", 3) + b"\1")) == ["trailing bytes"]
+    """Where only the caller can have written them."""
+    entry, other = attr("i", 3) + b"\0", attr("i", 3) + b"\1"
+    assert differs(call_of(22, entry)._replace(kernel=other)) == ["trailing bytes"]
+    assert differs(call_of(22, entry, other)) == []
+
+
+def test_what_was_not_read_claims_nothing() -> None:
+    part = call_of(0, MAP[:4], size=len(MAP), retval=3, objects={RESULT: MADE})
+    assert differs(part) == []
 
 
 def test_fields_of_an_arm_count_too() -> None:

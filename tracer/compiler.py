@@ -19,11 +19,14 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from ..events.errors import CannotStart
 from . import installed, own
+from .facts import KFUNC
 from .own import MapSpec
 
 _DETAIL_LIMIT: Final = 16_384
 _INSN: Final = 8  # bytes
 _LD_IMM64: Final = 0x18
+_CALL: Final = 0x85
+_PSEUDO_KFUNC_CALL: Final = 2
 _PSEUDO_MAP_FD: Final = 1
 
 INSTALL_BCC: Final = (
@@ -156,6 +159,10 @@ def _function(insns: bytes, names: Mapping[int, str]) -> Function:
     at = 0
     while at < len(code):
         wide = code[at] == _LD_IMM64
+        number = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
+        if code[at] == _CALL and code[at + 1] == 0 and number & KFUNC:
+            code[at + 1] = _PSEUDO_KFUNC_CALL << 4
+            code[at + 4 : at + 8] = (number & ~KFUNC).to_bytes(4, sys.byteorder)
         if wide and code[at + 1] >> 4 == _PSEUDO_MAP_FD:
             maps[at // _INSN] = names[int.from_bytes(code[at + 4 : at + 8], sys.byteorder)]
             code[at + 4 : at + 8] = bytes(4)

@@ -283,7 +283,7 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
                "without what the kernel itself says of loaded programs", sets=False,
                replay=False),
         Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
-               "bytes of each of four rings (2M)", replay=False),
+               "bytes of the larger rings (2M)", replay=False),
         Option("max_insns", _number(0, _INSNS_MAX), ("--max-insns",), "N",
                "at most N instructions of a program (4096)", replay=False),
         Option("cache", _text, ("--cache",), "DIR",

@@ -48,6 +48,11 @@ TRACEPOINTS: Final = (
 """Those that BTF is asked about."""
 FUNCTIONS: Final = ("__sys_bpf", "security_bpf", "bpf_check", "bpf_lsm_bpf")
 """The same."""
+KFUNC: Final = 1 << 30
+"""In the number of a helper, as the C source calls it: it is a kfunc, and the rest its type."""
+_PREEMPTION: Final = ("bpf_preempt_disable", "bpf_preempt_enable")
+"""kfuncs, since Linux 6.10."""
+_PREEMPTIBLE: Final = 7  # from this version on, tracepoints of system calls are
 
 _TYPE_OF: Final = "btf_trace_{}"  # include/trace/bpf_probe.h
 _TASK_PT_REGS: Final = 175  # BPF_FUNC_task_pt_regs, since Linux 5.15
@@ -116,6 +121,9 @@ class Facts(NamedTuple):
             flags += ["-DHAVE_PATHS=1"] * paths + ["-DHAVE_OBJECTS=1"] * (
                 kernel_reads and self.has_objects
             )
+        if _is_preemptible() and {*_PREEMPTION} <= self.functions.keys():
+            disable, enable = (self.functions[name][0] for name in _PREEMPTION)
+            flags += [f"-DPREEMPT_DISABLE={KFUNC | disable}", f"-DPREEMPT_ENABLE={KFUNC | enable}"]
         registers = REGISTERS.get(platform.machine())
         if registers and self.has_registers:
             flags += _register_flags(registers, self.offsets)
@@ -175,6 +183,11 @@ class Facts(NamedTuple):
         return all(member in self.offsets for member in members)
 
 
+def _is_preemptible() -> bool:
+    major = platform.release().partition(".")[0]
+    return major.isdigit() and int(major) >= _PREEMPTIBLE
+
+
 def _register_flags(registers: Registers, offsets: Mapping[str, int]) -> Iterable[str]:
     yield "-DHAVE_REGISTERS=1"
     yield from (f"-DARG{n}_OFFSET={offset}" for n, offset in enumerate(registers.arguments, 1))
@@ -210,7 +223,7 @@ def gather() -> Facts:
         name: types[kind] for name in TRACEPOINTS if (kind := _TYPE_OF.format(name)) in types
     }
     upid_size = kernel.struct_size("upid") or 0
-    functions = kernel.functions(FUNCTIONS)
+    functions = kernel.functions([*FUNCTIONS, *_PREEMPTION])
     return Facts(names, offsets, upid_size, helpers, tracepoints, functions, "")
 
 

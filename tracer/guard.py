@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from ..events.call import RESULT, ObjectKind
+from ..events.call import RESULT, Object, ObjectKind
 from ..events.event import Event
 from ..events.notice import Notice, Reason
 from ..events.object import Described
@@ -41,9 +41,10 @@ class Guard:
         call = event.call
         if not call.objects:
             return None
-        for at, found in call.objects.items():
+        # And where descriptors led afterwards, if they were swapped.
+        for at, found in (*call.objects.items(), *call.objects_after.items()):
             if (found.kind, found.id) in self._ours:
-                touched = _described(event, at)
+                touched = _described(event, at, found)
                 reason = _reason(event.command, opened=at == RESULT)
                 who = call.tgid, call.process_start_ns, reason
                 if reason is not Reason.OWN_CHANGED and self._told.get(who):
@@ -59,8 +60,7 @@ def _reason(command: str, *, opened: bool) -> Reason:
     return Reason.OWN_READ if command in _READS else Reason.OWN_CHANGED
 
 
-def _described(event: Event, at: int) -> Described:
-    found = event.call.objects[at]
+def _described(event: Event, at: int, found: Object) -> Described:
     if at == RESULT and event.result:
         return event.result
     known = (behind.described for behind in event.behind)

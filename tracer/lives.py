@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that come and go, by the kernel's own word, held against the calls that were seen."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..decoders.progs import PROG_LOAD, PROG_TEST_RUN
@@ -13,6 +13,7 @@ from .witness import Life, What
 GRACE_NS: Final = 2_000_000_000
 """So long a load waits for its call: calls come late when there are many."""
 
+_NEVER: Final = 1 << 64
 _KNOWN_MAX: Final = 16_384  # programs of which the names are kept
 
 
@@ -25,6 +26,7 @@ class Lives:
 
     def __init__(self, since_ns: int, own_pid: int) -> None:
         self._since_ns = since_ns
+        self._until_ns = _NEVER
         self._own_pid = own_pid
         self._own_ids: set[int] = set()
         self._loads: dict[int, list[Life]] = {}  # by thread, those that wait for their call
@@ -36,50 +38,51 @@ class Lives:
         """Whether a load waits for its call."""
         return bool(self._loads)
 
-    def feed(self, lives: Iterable[Life], calls: Iterable[Call], now_ns: int) -> list[Notice]:
+    def stop(self, at_ns: int) -> None:
+        """What happens from this ``CLOCK_BOOTTIME`` on is not seen."""
+        self._until_ns = at_ns
+
+    def feed(self, lives: Iterable[Life], calls: Iterable[Call], until_ns: int) -> list[Notice]:
         """Takes what has come. The word on a load must not come later than its call.
 
-        :param now_ns: ``CLOCK_BOOTTIME``.
+        :param until_ns: all calls that returned up to this ``CLOCK_BOOTTIME`` have come.
         """
         for life in lives:
-            if life.what is What.LOADED:
-                self._loaded(life)
+            if life.what is What.LOADED and life.tgid == self._own_pid:
+                self._own_ids.add(life.prog_id)
+            elif not self._since_ns <= life.time_ns < self._until_ns:
+                continue
+            elif life.what is What.LOADED:
+                self._loads.setdefault(life.tid, []).append(life)
             elif life.prog_id not in self._own_ids:  # they go whenever the kernel finds time
                 self._gone.append(life)
         notices = [notice for call in calls for notice in self._match(call)]
-        notices += self._unmatched(now_ns - GRACE_NS)
+        notices += self._unmatched(until_ns - GRACE_NS)
         return notices + self._unloaded()
 
     def end(self) -> list[Notice]:
         """No call will come any more."""
         return self._unmatched(None) + self._unloaded()
 
-    def _loaded(self, life: Life) -> None:
-        if life.tgid == self._own_pid:
-            self._own_ids.add(life.prog_id)
-        elif life.time_ns >= self._since_ns:
-            self._loads.setdefault(life.tid, []).append(life)
-
     def _match(self, call: Call) -> list[Notice]:
         if call.command == PROG_LOAD.number:
             made = call.objects.get(RESULT)
             if made and made.kind == ObjectKind.PROG:
                 self._known[made.id] = made
-            self._taken_during(call)
+                self._take(call, lambda life: life.prog_id == made.id)
+            elif not call.flags & CallFlag.NO_ENTRY:  # what it made did not get a descriptor
+                self._take(call, _during(call))
         elif call.command == PROG_TEST_RUN.number:
             # Calls that the kernel made within it have come before it, if they were seen.
-            return [_unseen(life, PROG_TEST_RUN.name) for life in self._taken_during(call)]
+            return [_unseen(life, PROG_TEST_RUN.name) for life in self._take(call, _during(call))]
         return []
 
-    def _taken_during(self, call: Call) -> list[Life]:
-        waiting = self._loads.pop(call.tid, None)
-        if waiting is None:
-            return []
-        begun_ns = 0 if call.flags & CallFlag.NO_ENTRY else call.start_ns
-        during = [life for life in waiting if begun_ns <= life.time_ns <= call.returned_ns]
-        if len(during) < len(waiting):
-            self._loads[call.tid] = [life for life in waiting if life not in during]
-        return during
+    def _take(self, call: Call, belongs: Callable[[Life], bool]) -> list[Life]:
+        waiting = self._loads.pop(call.tid, [])
+        taken = [life for life in waiting if belongs(life)]
+        if len(taken) < len(waiting):
+            self._loads[call.tid] = [life for life in waiting if life not in taken]
+        return taken
 
     def _unmatched(self, until_ns: int | None) -> list[Notice]:
         late = []
@@ -101,6 +104,10 @@ class Lives:
             for life in gone
             if life.prog_id not in waiting
         ]
+
+
+def _during(call: Call) -> Callable[[Life], bool]:
+    return lambda life: call.start_ns <= life.time_ns <= call.returned_ns
 
 
 def _unseen(life: Life, during: str = "") -> Notice:

@@ -51,6 +51,7 @@ RING_NAMES: Final = {
 
 _FACTS: Final = Form("kernel.json", Facts.to_json, Facts.from_json)
 
+_TRIES: Final = 5
 _NO_DESCRIPTOR: Final = (1 << 31) - 1
 _U32: Final = Struct("=I")
 _KEY_0: Final = bytes(4)
@@ -62,11 +63,17 @@ class Sizes(NamedTuple):
     """Of what is made in the kernel."""
 
     ring: int
-    """Bytes of each ring, a power of two."""
+    """Bytes of the two larger rings, a power of two."""
     cpus: int
     """Possible ones."""
     processes: int = 1
     """That may be traced, if only some are: about 64 bytes each."""
+
+    def of_ring(self, number: int) -> int:
+        """:param number: ``RING_...``
+        :returns: bytes.
+        """
+        return self.ring if number in (RING_CONTROL, RING_BULK) else self.ring // 2
 
     @property
     def threads(self) -> int:
@@ -139,8 +146,22 @@ def _require_runs(fds: Mapping[str, int], layer: Functions) -> None:
 
     :raises CannotStart: it is not, or does not see what functions return.
     """
-    settings = BpfMap(fds["config"], 4, TRACER_CONFIG.size)
-    settings[_KEY_0] = TRACER_CONFIG.pack(0, 0, 0, os.getpid(), 0, 0, 0, 0)
+    try:
+        settings = BpfMap(fds["config"], 4, TRACER_CONFIG.size)
+        settings[_KEY_0] = TRACER_CONFIG.pack(0, 0, 0, os.getpid(), 0, 0, 0, 0)
+        # More than once: another thread may be in one of them, and ours then be left out.
+        problem = ""
+        for _ in range(_TRIES):
+            problem = _run_through(fds)
+            if not problem:
+                return
+    except OSError as error:
+        problem = f"cannot be tried ({error.strerror})"
+    raise CannotStart(f"{layer.probe} attaches to functions of this kernel but {problem}")
+
+
+def _run_through(fds: Mapping[str, int]) -> str:
+    # Makes calls of ours, and says what our programs did not see of them.
     os.close(own.load_program(own.RAW_TRACEPOINT, own.NOTHING, "nothing"))
     failure = 0
     try:
@@ -153,9 +174,8 @@ def _require_runs(fds: Mapping[str, int], layer: Functions) -> None:
         for number in (OWN_OUTCOME, OWN_INSIDE, OWN_RETURN, OWN_COPIED, OWN_CHECKED)
     )
     if not all(counts):
-        raise CannotStart(f"{layer.probe} attaches to functions of this kernel but is not run")
-    if outcome != (1 << 64) - failure:
-        raise CannotStart(f"{layer.probe} does not tell what functions of this kernel return")
+        return "is not run"
+    return "" if outcome == (1 << 64) - failure else "does not tell what they return"
 
 
 def _version() -> str:
@@ -242,7 +262,8 @@ def _loaded(bytecode: Bytecode, sizes: Sizes, by: Plan, stack: ExitStack) -> dic
 def _put_into_kernel(
     bytecode: Bytecode, sizes: Sizes, by: Plan, stack: ExitStack
 ) -> dict[str, int]:
-    most = dict.fromkeys(RING_NAMES.values(), sizes.ring) | {"pids": sizes.processes}
+    most = {name: sizes.of_ring(number) for number, name in RING_NAMES.items()}
+    most["pids"] = sizes.processes
     fds: dict[str, int] = {}
     for name, spec in bytecode.maps.items():
         asked = spec._replace(max_entries=most.get(name, spec.max_entries))

@@ -77,7 +77,9 @@ class _Stream:
                 break
             if self._selection.wants(seen.call):
                 self._call(seen, batch.clock_offset_ns)
-        for notice in batch.notices:
+        if self.is_full:
+            return
+        for notice in batch.notices if self._selection.wants_notices else ():
             time_ns = notice.time_ns + batch.clock_offset_ns
             sequence = self._next()
             for sink in self._sinks:

@@ -45,7 +45,7 @@ _OWN_RUNS: Final = {
     "exit_inside": OWN_RETURN, "copied_attr": OWN_COPIED,
 }  # fmt: skip
 """What a call of ours leaves behind, by the program that it goes through."""
-_SEEING: Final = "enter_bpf", "exit_bpf", "enter_inside", "exit_inside"
+_SEEING: Final = "enter_bpf", "enter_inside"
 """Programs of which a run that is left out may be a call that is not seen."""
 ALL_SLOTS: Final = (1 << COMMAND_SLOTS) - 1
 _POSSIBLE_CPUS: Final = "/sys/devices/system/cpu/possible"
@@ -85,6 +85,7 @@ class Program:
         self._comms = BpfMap(self._fds["comms"], COMM_LEN, 1)
         self._counts = BpfMap(self._fds["counts"], 4, cpus * CALL_COUNT.size)
         self._unfollowed = BpfMap(self._fds["unfollowed"], 4, cpus * _U64.size)
+        self._recovered = BpfMap(self._fds["recovered"], 4, _U64.size)
         self._own = BpfMap(self._fds["own_runs"], 4, _U64.size)
         self._watched = {
             name: run for name, run in _OWN_RUNS.items() if f"attached:{name}" in self._fds
@@ -93,7 +94,10 @@ class Program:
         self._bulk_size = sizes.ring
         self._bulk_taken = BpfMap(self._fds["bulk_taken"], 4, _U64.size)
         self.ring_fds = [self._fds[name] for name in RING_NAMES.values()]
-        rings = {number: Ring(self._fds[name], sizes.ring) for number, name in RING_NAMES.items()}
+        rings = {
+            number: Ring(self._fds[name], sizes.of_ring(number))
+            for number, name in RING_NAMES.items()
+        }
         self.rings = Rings(rings, boottime_ns, self._count_taken)
         table = BpfMap(self._fds["plans"], 4, COMMAND_PLAN.size)
         for slot, plan in plans.items():
@@ -166,10 +170,16 @@ class Program:
         return Totals(
             counts={slot: count for slot, count in counts.items() if count.seen},
             unfinished=0,
-            missed_runs=sum(map(self._missed, self._seeing)),
+            missed_runs=self._missed_entries(),
             unfollowed=no_room + self._missed("new_task"),
             time_ns=time_ns,
         )
+
+    def _missed_entries(self) -> int:
+        # A call whose entry was missed is still told when it returns; one whose return was
+        # missed remains unfinished.
+        found: int = _U64.unpack(self._recovered[_KEY_0])[0]
+        return max(0, sum(map(self._missed, self._seeing)) - found)
 
     def _missed(self, program: str) -> int:
         return missed_runs(self._fds[f"program:{program}"])

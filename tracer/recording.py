@@ -40,7 +40,10 @@ _NONSENSE: Final = (
     ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
 
-HEADER, CALL, CLOCK, PROCESS, NOTICE, END = b"H", b"C", b"T", b"P", b"N", b"E"
+HEADER, CALL, CLOCK, PROCESS, NOTICE, LOSSES, END = b"H", b"C", b"T", b"P", b"N", b"L", b"E"
+
+
+_OF_CALLS: Final = {Reason.OWN_OPENED, Reason.OWN_READ, Reason.OWN_CHANGED}
 
 
 class Header(NamedTuple):
@@ -91,6 +94,10 @@ class Recorder:
     def notice(self, notice: Notice) -> None:
         """What was noticed behind the calls so far, without their help."""
         self._frame(NOTICE, json.dumps(_plain(notice)).encode())
+
+    def losses(self, totals: Totals) -> None:
+        """What was seen and lost up to here."""
+        self._frame(LOSSES, json.dumps(totals._asdict()).encode())
 
     def end(self, totals: Totals) -> None:
         self._frame(END, json.dumps(totals._asdict()).encode())
@@ -208,8 +215,8 @@ def parse_clock(payload: bytes, path: str) -> int:
     return offset
 
 
-def parse_end(payload: bytes, path: str) -> Totals:
-    """What an END frame says.
+def parse_totals(payload: bytes, path: str) -> Totals:
+    """What a LOSSES or END frame says.
 
     :param path: of the recording, for the message.
     :raises RecordingError: it is not one.
@@ -223,7 +230,7 @@ def parse_end(payload: bytes, path: str) -> Totals:
             counts, **{name: _number(number) for name, number in end.items()}, time_ns=time_ns
         )
     except _NONSENSE as error:
-        raise RecordingError(f"{path}: has an end that makes no sense") from error
+        raise RecordingError(f"{path}: has totals that make no sense") from error
 
 
 def parse_process(payload: bytes, path: str) -> tuple[Key, Surroundings]:
@@ -247,6 +254,8 @@ def parse_notice(payload: bytes, path: str) -> Notice:
     """
     try:
         reason, time_ns, prog, pid, tid, during, _, probe = json.loads(payload)
+        if Reason(reason) in _OF_CALLS:
+            raise ValueError("is told of a call, which is there itself")
         return Notice(
             Reason(reason),
             _number(time_ns, _MAX_TIME_NS),

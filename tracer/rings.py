@@ -17,6 +17,8 @@ class Drained(NamedTuple):
     """Whatever belongs to a call comes before it."""
     held: bool
     """More is there, and waits for its turn."""
+    until_ns: int
+    """All calls that returned up to here have come."""
 
 
 class _Stream:
@@ -71,6 +73,7 @@ class Rings:
         self._bulk = rings[RING_BULK]
         self._streams = [_Stream(ring) for number, ring in rings.items() if number != RING_BULK]
         self._now_ns = now_ns
+        self._until_ns = 0
         self._taken = taken
 
     def drain(self) -> Drained:
@@ -83,9 +86,11 @@ class Rings:
         bulk, whole = self._bulk.drain(_NEVER)
         if bulk:
             self._taken(sum(map(len, bulk)))
-        due = [stream.take(horizon_ns if whole else 0) for stream in self._streams]
+        if whole:
+            self._until_ns = max(self._until_ns, horizon_ns)
+        due = [stream.take(self._until_ns) for stream in self._streams]
         held = any(stream.calls for stream in self._streams)
-        return Drained([*bulk, *ahead, *_merged(due)], held)
+        return Drained([*bulk, *ahead, *_merged(due)], held, self._until_ns)
 
     def close(self) -> None:
         for ring in self._rings.values():

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from ..decoders.progs import PROG_LOAD
 from ..decoders.table import COMMANDS
 from ..events.call import COMMON_ATTRS, Call
 from ..events.errors import Mistake, UsageError
@@ -116,6 +117,12 @@ class Selection:
     results: str = "all"
     """``all``, ``successful`` or ``failed``."""
     min_duration_ns: int = 0
+
+    @property
+    def wants_notices(self) -> bool:
+        """Whether loads of all processes are wanted, and so what else is told of programs."""
+        narrowed = self.pids or self.uids or self.comms
+        return not narrowed and PROG_LOAD.number in self.commands
 
     def wants(self, call: Call) -> bool:
         return (

@@ -326,7 +326,8 @@ class SummarySink:
         row.ns += event.call.duration_ns
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
-        pass  # it counts calls
+        if notice.action == "integrity":  # it counts calls, but this is not to be missed
+            say(str(notice))
 
     def losses(
         self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool

@@ -22,9 +22,11 @@ from .process import ProcFs
 from .program import Program, boottime_ns
 from .recent import Recent
 from .recording import Header, Recorder, Recording, Writer
+from .rings import Drained
 from .watch import Watch
 from .witness import Witness
 
+_MOMENT_S: Final = 0.001
 _REPLAY_BATCH: Final = 4096
 _CLOCK_TOLERANCE_NS: Final = 1_000_000
 _TOLD_MAX: Final = 16_384
@@ -108,16 +110,20 @@ class Live:
         self._end = End(None)
 
     def batches(self) -> Iterator[Batch]:
-        held = False
+        pause_s = self._checks.pause_s
         while not self._watch.over:
-            self._watch.wait(at_most_s=0 if held else self._checks.pause_s)
-            records, held = self._program.rings.drain()
-            yield self._batch(records)
+            self._watch.wait(at_most_s=pause_s)
+            drained = self._program.rings.drain()
+            yield self._batch(drained)
+            pause_s = self._checks.pause_s
+            if drained.held:  # for a record that is being written, it may take a moment
+                pause_s = 0 if drained.records else _MOMENT_S
+        self._checks.stop(boottime_ns())
         self._program.stop()
         yield from self._rest()
         totals = self._program.totals(time.time_ns())
         yield from self._rest()  # of calls that returned meanwhile
-        yield self._noticed([], self._checks.end())
+        yield self._noticed([], self._checks.end(boottime_ns()))
         # One that began meanwhile may have come without being counted.
         unfinished = max(0, totals.seen - totals.lost - self._arrived)
         totals = totals._replace(unfinished=unfinished)
@@ -126,11 +132,11 @@ class Live:
             self._recorder.end(totals)
 
     def _rest(self) -> Iterator[Batch]:
-        held = True
-        while held:
-            records, held = self._program.rings.drain()
-            held = held or bool(records)
-            yield self._batch(records)
+        while True:
+            drained = self._program.rings.drain()
+            yield self._batch(drained)
+            if not drained.records and not drained.held:
+                return
 
     def finish(self) -> None:
         self._watch.finish()
@@ -138,7 +144,8 @@ class Live:
     def end(self) -> End:
         return self._end
 
-    def _batch(self, records: list[bytes]) -> Batch:
+    def _batch(self, drained: Drained) -> Batch:
+        records = drained.records
         offset = _clock_offset_ns()
         if abs(offset - self._clock_offset_ns) > _CLOCK_TOLERANCE_NS:
             self._clock_offset_ns = offset
@@ -151,13 +158,16 @@ class Live:
         self._arrived += len(calls)
         if self._recorder:
             self._recorder.calls(records)
-        return self._noticed(seen, self._checks.after(calls, boottime_ns()))
+        return self._noticed(seen, self._checks.after(calls, drained.until_ns, boottime_ns()))
 
     def _noticed(self, seen: list[Seen], notices: list[Notice]) -> Batch:
         if self._recorder:
             for notice in notices:
                 self._recorder.notice(notice)
-        return Batch(seen, self._clock_offset_ns, notices, self._checks.losses(time.time_ns()))
+        totals = self._checks.losses(boottime_ns(), time.time_ns()) if seen or notices else None
+        if totals and self._recorder:
+            self._recorder.losses(totals)
+        return Batch(seen, self._clock_offset_ns, notices, totals)
 
     def _look(self, key: Key) -> Surroundings:
         image = self._assembly.run_by(key.pid, key.start_ns, key.exec_id)
@@ -215,12 +225,16 @@ class Replay:
                     notice = recording.parse_notice(payload, self._path)
                     yield Batch(calls, offset, [notice])
                     calls = []
+                elif kind == recording.LOSSES:
+                    totals = recording.parse_totals(payload, self._path)
+                    yield Batch(calls, offset, totals=totals)
+                    calls = []
                 elif kind == recording.CLOCK:
                     later = recording.parse_clock(payload, self._path)
                     yield Batch(calls, offset)
                     calls, offset = [], later
                 elif kind == recording.END:
-                    self._end = End(recording.parse_end(payload, self._path))
+                    self._end = End(recording.parse_totals(payload, self._path))
                 if len(calls) >= _REPLAY_BATCH:
                     yield Batch(calls, offset)
                     calls = []

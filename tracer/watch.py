@@ -125,7 +125,8 @@ class Watch:
 
     def wait(self, *, at_most_s: float | None = None) -> None:
         """Returns when a descriptor is readable or something else happened, or then."""
-        for fd, _ in self._poll.poll(self._timeout() if at_most_s is None else at_most_s):
+        limits = [limit for limit in (self._timeout(), at_most_s) if limit is not None]
+        for fd, _ in self._poll.poll(min(limits, default=None)):
             action = self._actions.get(fd)
             if action:
                 action()

@@ -13,7 +13,8 @@ static __always_inline bool is_same_call(struct call_record *call)
 	struct arguments args = {};
 
 	return read_arguments(registers(), &args) && args.attr == call->attr_addr &&
-	       args.size == call->size;
+	       args.size == call->size && args.cmd == call->cmd &&
+	       args.flags == (call->flags & CALL_COMPAT);
 #else
 	return true;
 #endif
@@ -46,10 +47,13 @@ static __always_inline u64 take_attr_rest(struct thread *thread, struct scratch 
 {
 	u64 got = read_user(scratch->data, wanted - ATTR_INLINE,
 			    thread->call.attr_addr + ATTR_INLINE, CHUNK_MAX);
+	u32 ring = thread->ring;
 
 	*state |= PART_CHUNKED;
+	thread->ring = RING_BULK;
 	if (got)
 		send_chunk(thread, scratch, kind, 0, ATTR_INLINE, got);
+	thread->ring = ring;
 	return got;
 }
 
@@ -118,7 +122,7 @@ static __always_inline void take_exit_attr(struct thread *thread, struct scratch
 	got = forgotten(&scratch->n, got);
 	thread->exit_attr_len = got;
 	thread->exit_attr_end = field_end(scratch->attr, got, n);
-	if (got > thread->attr_len) {
+	if (got > thread->attr_len && !thread->copied) {
 		thread->late = 1;
 		thread->attr_len = got;
 		thread->attr_end = thread->exit_attr_end;
@@ -198,6 +202,7 @@ static __always_inline void take_kernel_attr(struct thread *thread, struct scrat
 	if (n > ATTR_INLINE || bpf_probe_read_kernel(scratch->attr, n, (void *)src))
 		return;
 	n = FRESH(scratch->n);
+	thread->copied = 1;
 	if (thread->attr_len >= n && attr_unchanged(thread, scratch, n)) {
 		thread->call.flags |= CALL_SAME_ATTR;
 		return;

@@ -11,6 +11,7 @@
  *                                       where arguments are, see hooks.h
  *   HAVE_REGISTERS, ARG..., COMPAT_..., NR_BPF..., X32_BIT, PT_REGS_NUMBER
  *                                       a system call in struct pt_regs
+ *   PREEMPT_DISABLE, PREEMPT_ENABLE     kfuncs, where they are needed
  *   HAVE_KERNEL_READS                   bpf_probe_read_kernel() is permitted
  *   HAVE_TASK, HAVE_PATHS, HAVE_OBJECTS, OFF_..., SIZE_...
  *                                       offsets of struct members, from BTF
@@ -24,6 +25,19 @@
 
 /* Hides a value from the optimiser, so that the bound tested after it stays. */
 #define BARRIER(x) asm volatile("" : "+r"(x))
+
+/*
+ * From 7.0 on, tracepoints of system calls can be preempted, and while a thread is in one of
+ * our programs the kernel leaves out the runs of others there on that CPU. The two are
+ * kfuncs, which clang knows nothing of: tracer/compiler.py makes the calls what they are to be.
+ */
+#ifdef PREEMPT_DISABLE
+#define preemption_off() ((void (*)(void))PREEMPT_DISABLE)()
+#define preemption_on() ((void (*)(void))PREEMPT_ENABLE)()
+#else
+#define preemption_off()
+#define preemption_on()
+#endif
 
 /* Read from memory anew: what the verifier found out about the value is forgotten. */
 #define FRESH(x) (*(volatile typeof(x) *)&(x))
@@ -62,6 +76,8 @@ struct thread {
 	u64 bulk_done;
 	u64 bulk_wanted;	/* bytes of the kernel's own copy */
 	u32 open;		/* between entry and exit */
+	u32 copied;		/* attr is the kernel's own */
+	u32 reserved;		/* to a multiple of 8 */
 	u32 inside;		/* the kernel itself makes a call, see functions.h */
 	u32 ring;		/* for what is sent of the call */
 	u32 attr_len;		/* bytes of attr that were read, first at entry */
@@ -149,9 +165,13 @@ BPF_CGROUP_ARRAY(cgroups, CGROUPS_MAX);
 BPF_HASH(threads, u32, struct thread, THREADS_MAX);
 BPF_ARRAY(threads_used, u64, 1);
 BPF_ARRAY(blank_thread, struct thread, 1);
-/* For a call that is seen only when it returns; and how many found no room before. */
-BPF_PERCPU_ARRAY(strangers, struct thread, 1);
-BPF_ARRAY(refused, s64, 1);
+/*
+ * For a call that is seen only when it returns; how many wait for that, having found no room
+ * before; and of how many the kernel had passed us by.
+ */
+BPF_PERCPU_ARRAY(strangers, struct thread, SCRATCH_USERS);
+BPF_ARRAY(refused, s64, COMMAND_SLOTS);
+BPF_ARRAY(recovered, u64, 1);
 BPF_PERCPU_ARRAY(scratches, struct scratch, SCRATCH_USERS);
 
 BPF_ARRAY(announced, u64, 1);
@@ -267,6 +287,9 @@ static __always_inline void begin_record(struct thread *thread, u64 id, struct a
 #endif
 	call->start_ns = bpf_ktime_get_boot_ns();
 	call->entry_ns = 0;
+	call->duration_ns = 0;
+	call->retval = 0;
+	thread->copied = 0;
 	thread->parts_len = 0;
 	thread->attr_len = 0;
 	thread->attr_end = 0;
@@ -280,10 +303,10 @@ static __always_inline void begin_record(struct thread *thread, u64 id, struct a
 }
 
 /* There is no room for what is known of the call now: it will be told when it returns. */
-static __always_inline void refuse_entry(void)
+static __always_inline void refuse_entry(u32 cmd)
 {
-	int zero = 0;
-	s64 *waiting = refused.lookup(&zero);
+	int slot = command_slot(cmd);
+	s64 *waiting = refused.lookup(&slot);
 
 	if (waiting)
 		lock_xadd(waiting, 1);
@@ -294,7 +317,7 @@ static __always_inline void refuse_entry(void)
  * passed us by, or it had begun before we did. Its arguments are still in the registers;
  * attr and what it leads to are read as they are now.
  */
-static __always_inline struct thread *stranger(void *ctx, u64 id)
+static __always_inline struct thread *stranger(void *ctx, u64 id, int user)
 {
 	struct tracer_config *cfg = running();
 	struct arguments args = {};
@@ -310,17 +333,21 @@ static __always_inline struct thread *stranger(void *ctx, u64 id)
 	if (!read_arguments(registers(), &args) || !wanted_call(cfg, args.cmd))
 		return NULL;
 
+	int slot = command_slot(args.cmd);
 	struct call_count *count = count_of(args.cmd);
-	struct thread *thread = strangers.lookup(&zero);
-	s64 *waiting = refused.lookup(&zero);
+	struct thread *thread = strangers.lookup(&user);
+	s64 *waiting = refused.lookup(&slot);
+	u64 *found = recovered.lookup(&zero);
 
-	if (!count || !thread || !waiting)
+	if (!count || !thread || !waiting || !found)
 		return NULL;
 	/* Counted already, if it was refused. */
-	if (*waiting > 0)
+	if (*waiting > 0) {
 		lock_xadd(waiting, -1);
-	else
-		count->seen++;
+	} else {
+		lock_xadd(&count->seen, 1);
+		lock_xadd(found, 1);
+	}
 	begin_record(thread, id, &args);
 	thread->call.flags |= CALL_NO_ENTRY;
 	return thread;
@@ -350,26 +377,27 @@ static __always_inline void end_entry(struct thread *thread)
 	thread->call.entry_ns = bpf_ktime_get_boot_ns() - thread->call.start_ns;
 }
 
-int enter_bpf(void *ctx)
+/* The step to go on with, or ENTRY_STEPS. */
+static __always_inline int enter(void *ctx)
 {
 	struct arguments args = {};
 
 	if (!is_bpf_entry(ctx, &args))
-		return 0;
+		return ENTRY_STEPS;
 
 	struct tracer_config *cfg = running();
 	u64 id = bpf_get_current_pid_tgid();
 
 	if (!cfg)
-		return 0;
+		return ENTRY_STEPS;
 	if (!wanted_process(cfg, id >> 32)) {
 		if (is_own())
 			note_run(OWN_ENTRY);
-		return 0;
+		return ENTRY_STEPS;
 	}
 	if (!wanted_call(cfg, args.cmd)) {
 		forget_open_call(id);
-		return 0;
+		return ENTRY_STEPS;
 	}
 
 	struct call_count *count = count_of(args.cmd);
@@ -377,14 +405,14 @@ int enter_bpf(void *ctx)
 	struct scratch *scratch = scratch_of(AT_ENTRY);
 
 	if (!count || !plan || !scratch)
-		return 0;
-	count->seen++;
+		return ENTRY_STEPS;
+	lock_xadd(&count->seen, 1);
 
 	struct thread *thread = thread_of(id);
 
 	if (!thread) {
-		refuse_entry();
-		return 0;
+		refuse_entry(args.cmd);
+		return ENTRY_STEPS;
 	}
 	begin_record(thread, id, &args);
 	thread->open = 1;
@@ -393,29 +421,51 @@ int enter_bpf(void *ctx)
 	take_entry_attr(thread, scratch);
 	take_objects(thread, plan, false);
 	take_entry_rows(thread, scratch, plan);
-#ifndef HAVE_FUNCTIONS
-	/* Else what the kernel copies of it is better. */
-	if (plan->special[SHAPE_BULK])
-		entry_steps.call(ctx, STEP_ENTER_BULK);
-#endif
 	end_entry(thread);
+#ifdef HAVE_FUNCTIONS
+	return ENTRY_STEPS;	/* what the kernel copies of it is better */
+#else
+	return plan->special[SHAPE_BULK] ? STEP_ENTER_BULK : ENTRY_STEPS;
+#endif
+}
+
+int enter_bpf(void *ctx)
+{
+	int step;
+
+	preemption_off();
+	step = enter(ctx);
+	preemption_on();
+	if (step < ENTRY_STEPS)
+		entry_steps.call(ctx, step);
 	return 0;
 }
 
-int step_enter_bulk(void *ctx)
+static __always_inline bool take_entry_bulk(void)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = threads.lookup(&tid);
 	struct scratch *scratch = scratch_of(AT_ENTRY);
+	struct command_plan *plan = thread ? plan_of(thread->call.cmd) : NULL;
 
-	if (!thread || !scratch)
-		return 0;
+	if (!scratch || !plan)
+		return false;
 
-	struct command_plan *plan = plan_of(thread->call.cmd);
+	bool more = take_bulk_row(thread, scratch, plan, false);
 
-	if (plan && take_bulk_row(thread, scratch, plan, false))
-		entry_steps.call(ctx, STEP_ENTER_BULK);
 	end_entry(thread);
+	return more;
+}
+
+int step_enter_bulk(void *ctx)
+{
+	bool more;
+
+	preemption_off();
+	more = take_entry_bulk();
+	preemption_on();
+	if (more)
+		entry_steps.call(ctx, STEP_ENTER_BULK);
 	return 0;
 }
 
@@ -441,8 +491,10 @@ static __always_inline void send_call(struct thread *thread, u32 tid)
 		leave_inside(tid);
 	call->parts_len = thread->parts_len;
 	BARRIER(len);
-	if (len > sizeof(*call) + PARTS_MAX)
+	if (len > sizeof(*call) + PARTS_MAX) {
 		len = sizeof(*call);
+		call->parts_len = 0;
+	}
 
 	bool lost = send(thread->ring, call, len);
 
@@ -467,25 +519,26 @@ static __always_inline struct thread *under_way(u32 tid)
 }
 
 /* The thread whose call returns; NULL if the call is none of ours. */
-static __always_inline struct thread *returning(void *ctx, u64 id)
+static __always_inline struct thread *returning(void *ctx, u64 id, int user)
 {
 	u32 tid = id;
 	struct thread *thread = threads.lookup(&tid);
 
-	if (thread && thread->open && is_same_call(&thread->call)) {
+	if (thread && thread->open) {
 		thread->inside = 0;	/* we may have been left out at its end */
-		return thread;
+		if (is_same_call(&thread->call))
+			return thread;
+		thread->open = 0;	/* and at that one's */
 	}
-	return stranger(ctx, id);
+	return stranger(ctx, id, user);
 }
 
 /* The same in the programs that this one goes on to. */
-static __always_inline struct thread *returned(u32 tid)
+static __always_inline struct thread *returned(u32 tid, int user)
 {
 	struct thread *thread = under_way(tid);
-	int zero = 0;
 
-	return thread ? thread : strangers.lookup(&zero);
+	return thread ? thread : strangers.lookup(&user);
 }
 
 /* What is short of a call that returns. The step to go on with, or EXIT_STEPS. */
@@ -502,6 +555,12 @@ static __always_inline int end_call(struct thread *thread, struct scratch *scrat
 	call->duration_ns = bpf_ktime_get_boot_ns() - call->start_ns - call->entry_ns;
 	call->retval = retval;
 	thread->ring = ring_after(plan, call->retval);
+	/*
+	 * A call of which only the end was seen may never have got into the kernel: seccomp(2)
+	 * and ptrace(2) return what they like, at no cost. What came of it has to show.
+	 */
+	if (call->flags & CALL_NO_ENTRY && thread->ring == RING_VITAL)
+		thread->ring = RING_CONTROL;
 
 	if (!by_kernel)
 		take_exit_attr(thread, scratch);
@@ -511,7 +570,8 @@ static __always_inline int end_call(struct thread *thread, struct scratch *scrat
 	if (plan->returns_fd && call->retval >= 0) {
 		struct task_struct *task = (void *)bpf_get_current_task_btf();
 
-		take_object(thread, task, PART_RESULT, 0, call->retval);
+		if (take_object(thread, task, PART_RESULT, 0, call->retval))
+			thread->ring = plan->ring;
 	}
 #endif
 	if (!by_kernel)
@@ -528,31 +588,39 @@ static __always_inline int end_call(struct thread *thread, struct scratch *scrat
 /* Steps of programs that go on to others, with the scratch buffer of the first one. */
 
 #ifdef HAVE_TASK
-static __always_inline bool take_process_step(int user)
+static __always_inline int take_process_step(int user)
 {
-	struct thread *thread = returned(bpf_get_current_pid_tgid());
+	struct thread *thread = returned(bpf_get_current_pid_tgid(), user);
 	struct scratch *scratch = scratch_of(user);
 	int zero = 0;
 	u64 *told = announced.lookup(&zero);
 
 	if (!thread || !scratch || !told)
-		return false;
+		return EXIT_STEPS;
 	tell_process(thread, scratch, told);
-	return true;
+	return STEP_EXIT_BULK;
 }
 #endif
 
 /* What of it was not in memory at entry; nothing, of a command without bulk data. */
 static __always_inline int take_bulk_step(int user)
 {
-	struct thread *thread = returned(bpf_get_current_pid_tgid());
+	struct thread *thread = returned(bpf_get_current_pid_tgid(), user);
 	struct scratch *scratch = scratch_of(user);
 	struct command_plan *plan = thread ? plan_of(thread->call.cmd) : NULL;
 
 	if (!scratch || !plan)
 		return EXIT_STEPS;
+
+	u32 ring = thread->ring;
+	bool more = false;
+
+	thread->ring = RING_BULK;
+	if (!(thread->call.flags & CALL_KERNEL))
+		more = take_bulk_row(thread, scratch, plan, true);
+	thread->ring = ring;
 	/* The kernel lets programs go on 33 times: more than pages come to. */
-	if (!(thread->call.flags & CALL_KERNEL) && take_bulk_row(thread, scratch, plan, true))
+	if (more)
 		return STEP_EXIT_BULK;
 	end_bulk(thread, plan);
 	return STEP_EXIT_LONG;
@@ -561,7 +629,7 @@ static __always_inline int take_bulk_step(int user)
 static __always_inline void take_long_step(int user)
 {
 	u32 tid = bpf_get_current_pid_tgid();
-	struct thread *thread = returned(tid);
+	struct thread *thread = returned(tid, user);
 	struct scratch *scratch = scratch_of(user);
 	struct command_plan *plan = thread ? plan_of(thread->call.cmd) : NULL;
 
@@ -575,39 +643,58 @@ static __always_inline void take_long_step(int user)
 	send_call(thread, tid);
 }
 
-int exit_bpf(void *ctx)
+static __always_inline int exit(void *ctx)
 {
 	if (!is_bpf_exit(ctx))
-		return 0;
+		return EXIT_STEPS;
 
 	u64 id = bpf_get_current_pid_tgid();
-	struct thread *thread = returning(ctx, id);
+	struct thread *thread = returning(ctx, id, AT_EXIT);
 	struct scratch *scratch = scratch_of(AT_EXIT);
 
 	if (!thread || !scratch)
-		return 0;
+		return EXIT_STEPS;
 
 	int step = end_call(thread, scratch, result(ctx));
 
+	if (step == EXIT_STEPS)
+		send_call(thread, id);
+	return step;
+}
+
+int exit_bpf(void *ctx)
+{
+	int step;
+
+	preemption_off();
+	step = exit(ctx);
+	preemption_on();
 	if (step < EXIT_STEPS)
 		exit_steps.call(ctx, step);
-	send_call(thread, id);
 	return 0;
 }
 
 #ifdef HAVE_TASK
 int step_exit_process(void *ctx)
 {
-	if (take_process_step(AT_EXIT))
-		exit_steps.call(ctx, STEP_EXIT_BULK);
+	int step;
+
+	preemption_off();
+	step = take_process_step(AT_EXIT);
+	preemption_on();
+	if (step < EXIT_STEPS)
+		exit_steps.call(ctx, step);
 	return 0;
 }
 #endif
 
 int step_exit_bulk(void *ctx)
 {
-	int step = take_bulk_step(AT_EXIT);
+	int step;
 
+	preemption_off();
+	step = take_bulk_step(AT_EXIT);
+	preemption_on();
 	if (step < EXIT_STEPS)
 		exit_steps.call(ctx, step);
 	return 0;
@@ -615,7 +702,9 @@ int step_exit_bulk(void *ctx)
 
 int step_exit_long(void *ctx)
 {
+	preemption_off();
 	take_long_step(AT_EXIT);
+	preemption_on();
 	return 0;
 }
 

@@ -40,6 +40,18 @@ static __always_inline struct thread *begin_inside(u32 tid, struct call_count *c
 	return thread;
 }
 
+static __always_inline void note_inside(u32 tid, bool by_kernel)
+{
+	u32 within = tid | INSIDE;
+	struct thread *outer = threads.lookup(&tid);
+	struct thread *inner = threads.lookup(&within);
+
+	if (outer)
+		outer->inside = by_kernel;
+	if (inner)
+		inner->open = 0;
+}
+
 /* A call that no tracepoint shows; false if one does. */
 static __always_inline bool arguments_inside(void *ctx, struct arguments *args)
 {
@@ -62,8 +74,7 @@ static __always_inline bool arguments_inside(void *ctx, struct arguments *args)
 #endif
 }
 
-/* int __sys_bpf(int cmd, bpfptr_t uattr, unsigned int size) */
-int enter_inside(void *ctx)
+static __always_inline void enter_function(void *ctx)
 {
 	struct tracer_config *cfg = running();
 	u64 id = bpf_get_current_pid_tgid();
@@ -71,25 +82,33 @@ int enter_inside(void *ctx)
 
 	if (is_own())
 		note_run(OWN_INSIDE);
-	if (!cfg || !wanted_process(cfg, id >> 32) || !arguments_inside(ctx, &args) ||
-	    !wanted_call(cfg, args.cmd))
-		return 0;
+	if (!cfg || !wanted_process(cfg, id >> 32) || !arguments_inside(ctx, &args))
+		return;
 
 	bool by_kernel = args.flags & CALL_KERNEL;
+
+	/* What the kernel calls is not the thread's own call, whether it is wanted or not. */
+	note_inside(id, by_kernel);
+	if (!wanted_call(cfg, args.cmd)) {
+		if (!by_kernel)
+			forget_open_call(id);
+		return;
+	}
+
 	struct call_count *count = count_of(args.cmd);
 	struct command_plan *plan = plan_of(args.cmd);
 	struct scratch *scratch = scratch_of(AT_FUNCTION_ENTRY);
 
 	if (!count || !plan || !scratch)
-		return 0;
+		return;
 	count->seen++;
 
 	struct thread *thread = by_kernel ? begin_inside(id, count) : thread_of(id);
 
 	if (!thread) {
 		if (!by_kernel)
-			refuse_entry();
-		return 0;
+			refuse_entry(args.cmd);
+		return;
 	}
 	begin_record(thread, id, &args);
 	thread->open = 1;
@@ -102,6 +121,14 @@ int enter_inside(void *ctx)
 	if (!by_kernel)
 		take_entry_rows(thread, scratch, plan);
 	end_entry(thread);
+}
+
+/* int __sys_bpf(int cmd, bpfptr_t uattr, unsigned int size) */
+int enter_inside(void *ctx)
+{
+	preemption_off();
+	enter_function(ctx);
+	preemption_on();
 	return 0;
 }
 
@@ -111,16 +138,21 @@ static __always_inline struct thread *returning_inside(void *ctx, u64 id)
 	struct thread *outer = threads.lookup(&tid);
 	struct arguments args = {};
 
-	if (outer && outer->inside)
-		return under_way(tid);
+	if (outer && outer->inside) {
+		struct thread *inner = under_way(tid);
+
+		if (!inner)	/* one that is not wanted */
+			outer->inside = 0;
+		return inner;
+	}
 #ifndef RAW_TRACEPOINTS
 	if (read_arguments(registers(), &args) && args.flags & CALL_COMPAT)
-		return returning(ctx, id);
+		return returning(ctx, id, AT_FUNCTION_EXIT);
 #endif
 	return NULL;
 }
 
-int exit_inside(void *ctx)
+static __always_inline int exit_function(void *ctx)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	s64 retval = (s32)*(volatile u64 *)((u64)ctx + FUNCTION_RESULT);
@@ -134,29 +166,48 @@ int exit_inside(void *ctx)
 	struct scratch *scratch = scratch_of(AT_FUNCTION_EXIT);
 
 	if (!thread || !scratch)
-		return 0;
+		return EXIT_STEPS;
 
 	int step = end_call(thread, scratch, retval);
 
+	if (step == EXIT_STEPS)
+		send_call(thread, id);
+	return step;
+}
+
+int exit_inside(void *ctx)
+{
+	int step;
+
+	preemption_off();
+	step = exit_function(ctx);
+	preemption_on();
 	if (step < EXIT_STEPS)
 		inside_steps.call(ctx, step);
-	send_call(thread, id);
 	return 0;
 }
 
 #ifdef HAVE_TASK
 int inside_process(void *ctx)
 {
-	if (take_process_step(AT_FUNCTION_EXIT))
-		inside_steps.call(ctx, STEP_EXIT_BULK);
+	int step;
+
+	preemption_off();
+	step = take_process_step(AT_FUNCTION_EXIT);
+	preemption_on();
+	if (step < EXIT_STEPS)
+		inside_steps.call(ctx, step);
 	return 0;
 }
 #endif
 
 int inside_bulk(void *ctx)
 {
-	int step = take_bulk_step(AT_FUNCTION_EXIT);
+	int step;
 
+	preemption_off();
+	step = take_bulk_step(AT_FUNCTION_EXIT);
+	preemption_on();
 	if (step < EXIT_STEPS)
 		inside_steps.call(ctx, step);
 	return 0;
@@ -164,13 +215,17 @@ int inside_bulk(void *ctx)
 
 int inside_long(void *ctx)
 {
+	preemption_off();
 	take_long_step(AT_FUNCTION_EXIT);
+	preemption_on();
 	return 0;
 }
 
 /* int security_bpf(int cmd, union bpf_attr *attr, unsigned int size): the kernel's copy. */
 int copied_attr(void *ctx)
 {
+	preemption_off();
+
 	u32 tid = bpf_get_current_pid_tgid();
 	u64 attr = FUNCTION_ARG(1);
 	u32 size = FUNCTION_ARG(2);
@@ -181,14 +236,11 @@ int copied_attr(void *ctx)
 		note_run(OWN_COPIED);
 	if (thread && scratch)
 		take_kernel_attr(thread, scratch, attr, size);
+	preemption_on();
 	return 0;
 }
 
-/*
- * int bpf_check(struct bpf_prog **prog, ...): the instructions, before the verifier looks at
- * them.
- */
-int checked_insns(void *ctx)
+static __always_inline void take_checked_insns(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	u64 where = first_argument(ctx);
@@ -200,19 +252,31 @@ int checked_insns(void *ctx)
 	if (is_own())
 		note_run(OWN_CHECKED);
 	if (!thread || !scratch)
-		return 0;
+		return;
 
 	struct command_plan *plan = plan_of(thread->call.cmd);
 	struct memory_row *row = plan ? special_row(plan, SHAPE_BULK) : NULL;
 
 	if (!row)
-		return 0;
-	bpf_probe_read_kernel(&prog, sizeof(prog), (void *)where);
-	bpf_probe_read_kernel(&len, sizeof(len), (void *)(prog + OFF_bpf_prog_len));
+		return;
+	if (bpf_probe_read_kernel(&prog, sizeof(prog), (void *)where) ||
+	    bpf_probe_read_kernel(&len, sizeof(len), (void *)(prog + OFF_bpf_prog_len)) || !len)
+		return;
 	thread->bulk_wanted = 8 * (u64)len;
 	thread->bulk_state = PART_KERNEL;
 	take_kernel_bulk(thread, scratch, row->pointer, prog + OFF_bpf_prog_insnsi,
 			 MIN(thread->bulk_wanted, row->limit));
+}
+
+/*
+ * int bpf_check(struct bpf_prog **prog, ...): the instructions, before the verifier looks at
+ * them.
+ */
+int checked_insns(void *ctx)
+{
+	preemption_off();
+	take_checked_insns(ctx);
+	preemption_on();
 	return 0;
 }
 

@@ -162,7 +162,7 @@ static __always_inline void send_chunk(struct thread *thread, struct scratch *sc
 	chunk->len = len;
 	chunk->reserved2 = 0;
 	len += sizeof(*chunk);
-	if (thread->ring == RING_BULK ? send_bulk(scratch, len, thread->call.tgid, chunk->start_ns)
+	if (thread->ring == RING_BULK ? send_bulk(scratch, len, thread->call.tgid)
 				      : send(thread->ring, scratch, len))
 		thread->call.flags |= CALL_DATA_LOST;
 }

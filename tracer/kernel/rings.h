@@ -31,27 +31,30 @@ static __always_inline bool within_quota(struct tracer_config *cfg, u32 tgid, u6
 
 	if (!sent || !taken)
 		return false;
-	if (!quota || now - quota->since_ns > BULK_WINDOW_NS) {
+	/* Another thread's clock may have been read before ours. */
+	if (!quota || (s64)(now - quota->since_ns) > (s64)BULK_WINDOW_NS) {
 		struct bulk_quota begun = { .since_ns = now, .bytes = len };
 
 		bulk_quotas.update(&tgid, &begun);
 		return true;
 	}
-	if (quota->bytes > cfg->bulk_size / BULK_SHARES && *sent - *taken > cfg->bulk_size / 2)
+	if (quota->bytes > cfg->bulk_size / BULK_SHARES &&
+	    (s64)(*sent - *taken) > (s64)(cfg->bulk_size / 2))
 		return false;
 	lock_xadd(&quota->bytes, len);
 	return true;
 }
 
 /* Returns 0, or an error if there is no room. */
-static __always_inline long send_bulk(void *record, u64 len, u32 tgid, u64 now)
+static __always_inline long send_bulk(void *record, u64 len, u32 tgid)
 {
 	int zero = 0;
 	struct tracer_config *cfg = config.lookup(&zero);
 	u64 *sent = bulk_sent.lookup(&zero);
 
-	if (!cfg || !sent || !within_quota(cfg, tgid, now, len) ||
-	    send(RING_BULK, record, len))
+	if (!cfg || !sent || !within_quota(cfg, tgid, bpf_ktime_get_boot_ns(), len))
+		return -1;
+	if (send(RING_BULK, record, len))
 		return -1;
 	lock_xadd(sent, len);
 	return 0;

@@ -42,7 +42,13 @@ static __always_inline struct object *take_object(struct thread *thread, struct 
 	struct part *part = begin_part(thread, kind, slot);
 	struct object *object = (void *)(part + 1);
 
-	if (!part || !describe(task, fd, object))
+	if (!part)
+		return NULL;
+	if (room_for_data(thread) < sizeof(*object)) {
+		thread->call.flags |= CALL_NO_ROOM;
+		return NULL;
+	}
+	if (!describe(task, fd, object))
 		return NULL;
 	part->len = sizeof(*object);
 	part->wanted = sizeof(*object);
