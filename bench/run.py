@@ -62,6 +62,7 @@ def _settings() -> list[Setting]:
         Setting("bpftrace, process filtered out", lambda: _bpftrace("/pid == 1/"), "bpftrace"),
         Setting("bpfsnoop", lambda: _tracer([])),
         Setting("bpfsnoop --json", lambda: _tracer(["--json"])),
+        Setting("bpfsnoop, 32-bit calls too", lambda: _tracer(["--probe", "raw_tracepoint"])),
         Setting("bpftrace, entry and exit", lambda: _bpftrace(""), "bpftrace"),
     ]
     return [setting for setting in settings if not setting.needs or shutil.which(setting.needs)]
@@ -84,7 +85,7 @@ def main() -> None:
 @contextmanager
 def _tracer(options: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
     """A tracer of this host that is attached."""
-    command = [*BPFSNOOP, "-o", "/dev/null", *options]
+    command = [*BPFSNOOP, "-o", "/dev/null", "--probe", "tracepoint", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr
         for line in tracer.stderr:

@@ -166,7 +166,7 @@ class PerfRing:
             _POSITION.pack_into(self._pages, DATA_TAIL, head)
 
     def _between(self, position: int, head: int) -> list[bytes]:
-        if not 0 < head - position <= self._size:
+        if not 0 < head - position <= self._size or position % 8 or head % 8:
             raise WireError(f"a perf ring of {self._size} bytes from {position} to {head}")
         records = []
         while position < head:
