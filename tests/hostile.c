@@ -33,6 +33,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <linux/bpf.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 
 /* Nothing takes this long: it hangs. */
@@ -1068,6 +1070,7 @@ struct flooder {
 	pid_t pid;
 	unsigned long calls;
 	unsigned long others;	/* those whose result was not the expected one */
+	bool denied;
 };
 
 struct flood {
@@ -1076,9 +1079,27 @@ struct flood {
 	struct flooder flooders[3];
 };
 
+/* From here on bpf(2) returns 0 to us and never gets into the kernel. */
+static void have_seccomp_answer(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = COUNT(filter), .filter = filter };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		fail("seccomp: %s", strerror(errno));
+}
+
 static void flood_until_told(struct flood *flood, struct flooder *flooder)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (flooder->denied)
+		have_seccomp_answer();
 	do {
 		long retval = result(syscall(SYS_bpf, flooder->cmd, &flooder->attr,
 					     flooder->size));
@@ -1135,7 +1156,7 @@ static void set_up_flood(struct flood *flood, int map_fd, void *key_and_value)
 	flood->flooders[2] = load;
 }
 
-static int flood(const unsigned long *args)
+static int flood_with(const unsigned long *args, bool denied)
 {
 	struct flood *flood = mmap(NULL, page_size, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -1148,6 +1169,11 @@ static int flood(const unsigned long *args)
 	tell_map(&map, "");
 	fflush(stdout);
 	set_up_flood(flood, map.retval, key_and_value);
+	for (size_t i = 0; denied && i < COUNT(flood->flooders); i++) {
+		flood->flooders[i] = flood->flooders[COUNT(flood->flooders) - 1];
+		flood->flooders[i].expected = 0;
+		flood->flooders[i].denied = true;
+	}
 	for (size_t i = 0; i < COUNT(flood->flooders); i++) {
 		pid_t child = fork();
 
@@ -1303,6 +1329,17 @@ static int park(const unsigned long *args)
 	return 0;
 }
 
+static int flood(const unsigned long *args)
+{
+	return flood_with(args, false);
+}
+
+/* Loads that cost nothing, and succeed as it seems. */
+static int denied(const unsigned long *args)
+{
+	return flood_with(args, true);
+}
+
 /* --- The program ------------------------------------------------------------------------- */
 
 static const struct subcommand {
@@ -1322,6 +1359,7 @@ static const struct subcommand {
 	{ "loader", loader, "", 0, 0 },
 	{ "common", common, "", 0, 0 },
 	{ "flood", flood, "SECONDS", 1, 1 },
+	{ "denied", denied, "SECONDS", 1, 1 },
 	{ "loads", loads, "N [INSNS]", 1, 2 },
 	{ "park", park, "N", 1, 1 },
 };

@@ -130,6 +130,16 @@ def test_flood(program: Path) -> None:
     assert all(call["calls"] for call in flooders)
 
 
+def test_denied(program: Path) -> None:
+    """Loads that seccomp(2) answers: all of them seem to succeed."""
+    with Attack(program, "denied", "30") as running:
+        running.wait_for("ready")
+        flooders = [call for call in running.end() if "calls" in call]
+    assert [(call["cmd"], call["retval"], call["others"]) for call in flooders] == [
+        (stimulus.BPF_PROG_LOAD, 0, 0)
+    ] * 3
+
+
 def test_flood_ends_by_itself(program: Path) -> None:
     with Attack(program, "flood", "1") as running:
         assert running.process.wait(timeout=30) == 0

@@ -146,6 +146,31 @@ def test_floods_do_not_crowd_out_what_matters(tmp_path: Path) -> None:
     _adds_up(trace, made)
 
 
+def test_calls_that_never_get_into_the_kernel_do_not_crowd_out_either(tmp_path: Path) -> None:
+    """What seccomp(2) answers costs nothing and looks like a load that succeeded."""
+    out = tmp_path / "out"
+    program = hostile(tmp_path)
+    with Tracer("--json", "-o", out) as tracer:
+        tracer.ready()
+        with Attack(program, "denied", "60") as flood:
+            flood.wait_for("ready")
+            with Attack(program, "loads", "100") as attack:
+                loads = [line for line in attack.end() if line["what"] == "load"]
+            flood.end()
+        tracer.stop()
+    trace = _trace_with_losses(out)
+    shown = [
+        event["bpf"]["prog"]["tag"]
+        for event in trace.of_processes({loads[0]["pid"]})
+        if event["event"]["action"] == "prog_load"
+    ]
+    assert shown == [load["tag"] for load in loads]
+    denied = [event["bpf"] for event in trace.events if "prog" not in event["bpf"]
+              and event["event"]["action"] == "prog_load"]  # fmt: skip
+    assert denied
+    assert all("entry_unseen" in bpf["notes"] for bpf in denied)
+
+
 def _trace_with_losses(out: Path) -> Trace:
     """Not each of many thousands is held against the schema."""
     return Trace.of(out.read_bytes(), validate_each=97)

@@ -79,15 +79,16 @@ _SOUND: Final = {
 _WORKING: Final = (_NOTICED, *_OBJECTS)
 _DEGRADED: Final = {
     "6.12-no-lsm": Guest(
-        "6.12", _WORKING, kernel="lsm=landlock,yama",
+        "6.12", _WORKING, kernel="lsm=landlock,yama", dead=("lsm",),
         prepare="! grep -q bpf /sys/kernel/security/lsm",
     ),
     "6.12-no-kprobes": Guest(
-        "6.12", _WORKING, prepare="echo 0 >/sys/kernel/debug/kprobes/enabled",
+        "6.12", _WORKING, dead=("kprobe",), prepare="echo 0 >/sys/kernel/debug/kprobes/enabled",
     ),
     "6.12-lockdown": Guest(
         "6.12", (_NOTICED,), kernel="lsm=lockdown,yama,bpf lockdown=confidentiality",
-        prepare="grep -qF '[confidentiality]' /sys/kernel/security/lockdown", dead=("tracepoint",),
+        prepare="grep -qF '[confidentiality]' /sys/kernel/security/lockdown",
+        dead=("tracepoint", "fentry", "kprobe", "lsm"),
     ),
     "6.1-x32": Guest(
         "6.1", (*_WORKING, "tests/test_live_paths.py"), kernel="syscall.x32=y", flavour="amd64",
