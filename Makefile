@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo    see it work on this host
 # make test    everything that is checked before a change lands
-# make test-kernels   the live tests under other kernels, in qemu
+# make test-kernels   the live tests under other kernels, in qemu (GUESTS="NAME...": some)
 # make bench   the figures of bench/README.md, measured here
 #
 # Each of them installs what is missing first, and says what.
@@ -33,7 +33,7 @@ test: lint
 
 test-kernels:
 	@packaging/setup kernels
-	PYTHONPATH=tests $(VENV)/python -m kernels
+	PYTHONPATH=tests $(VENV)/python -m kernels $(GUESTS)
 
 bench:
 	@packaging/setup bench
