@@ -36,11 +36,21 @@ _PERF_ENABLE: Final = 0x2400  # PERF_EVENT_IOC_ENABLE
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+_calls = 0
+
+
+def bpf_calls() -> int:
+    """How many times this process has called :func:`bpf`."""
+    return _calls
+
+
 def bpf(cmd: int, attr: bytes) -> int:
     """bpf(2).
 
     :raises OSError: with the kernel's errno.
     """
+    global _calls  # noqa: PLW0603 - of the process, as what it counts
+    _calls += 1
     buffer = ctypes.create_string_buffer(attr, len(attr))
     return _checked(_libc.syscall(SYS_BPF, ctypes.c_long(cmd), buffer, ctypes.c_long(len(attr))))
 

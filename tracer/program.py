@@ -31,6 +31,7 @@ from ..events.wire import (
     TRACER_CONFIG,
     parse_counts,
 )
+from . import libc
 from .loader import RING_NAMES, Loaded, Sizes
 from .own import BpfMap, missed_runs
 from .ring import Ring
@@ -86,6 +87,8 @@ class Program:
         self._counts = BpfMap(self._fds["counts"], 4, cpus * CALL_COUNT.size)
         self._unfollowed = BpfMap(self._fds["unfollowed"], 4, cpus * _U64.size)
         self._recovered = BpfMap(self._fds["recovered"], 4, _U64.size)
+        self._own_seen = self._own_calls = 0
+        self._own_missed_at_end: int | None = None
         self._own = BpfMap(self._fds["own_runs"], 4, _U64.size)
         self._watched = {
             name: run for name, run in _OWN_RUNS.items() if f"attached:{name}" in self._fds
@@ -122,9 +125,13 @@ class Program:
                 os.close(directory)
         self._wanted = wanted
         self._configure(running=True)
+        self._own_seen = _U64.unpack(self._own[_U32.pack(OWN_ENTRY)])[0]
+        self._own_calls = libc.bpf_calls()
 
     def stop(self) -> None:
         """No call that begins from here on is recorded; those under way still are."""
+        if self._own_missed_at_end is None:
+            self._own_missed_at_end = self._own_missed()
         self._configure(running=False)
 
     def discard_pid(self, pid: int) -> None:
@@ -178,8 +185,16 @@ class Program:
     def _missed_entries(self) -> int:
         # A call whose entry was missed is still told when it returns; one whose return was
         # missed remains unfinished.
+        # Calls of our own may be missed too: right behind those that woke us, for one.
+        missed = sum(map(self._missed, self._seeing))
         found: int = _U64.unpack(self._recovered[_KEY_0])[0]
-        return max(0, sum(map(self._missed, self._seeing)) - found)
+        return max(0, missed - found - self._own_missed())
+
+    def _own_missed(self) -> int:
+        if self._own_missed_at_end is not None:  # nothing is seen of them any more
+            return self._own_missed_at_end
+        seen: int = _U64.unpack(self._own[_U32.pack(OWN_ENTRY)])[0]
+        return max(0, libc.bpf_calls() - self._own_calls - (seen - self._own_seen))
 
     def _missed(self, program: str) -> int:
         return missed_runs(self._fds[f"program:{program}"])
