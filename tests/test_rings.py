@@ -113,6 +113,16 @@ def test_a_ring_that_was_not_read_to_its_end_holds_back_the_others() -> None:
     assert (times(drained), drained.held) == ([400], False)
 
 
+def test_calls_of_several_cpus_may_stand_out_of_order() -> None:
+    host = Host()
+    host.now = 104
+    host.put(RING_CONTROL, returned(105, 1), returned(100, 2))
+    assert host.drain().held
+    host.now = 200
+    drained = host.drain()
+    assert (times(drained), drained.held) == ([105, 100], False)
+
+
 def test_a_record_that_is_still_written_holds_back_what_is_later() -> None:
     host = Host()
     host.put(RING_DATA, returned(100))

@@ -41,8 +41,10 @@ class _Stream:
         records, whole = self._ring.drain(_LIMIT)
         for record in records:
             if record_kind(record) == RECORD_CALL:
-                self._last_ns = returned_ns(record)
-                self.calls.append((self._last_ns, record))
+                # Those of several CPUs may stand a little out of order.
+                now_ns = returned_ns(record)
+                self._last_ns = max(self._last_ns, now_ns)
+                self.calls.append((now_ns, record))
             else:
                 ahead.append(record)
         return _NEVER if whole else self._last_ns
