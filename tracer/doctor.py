@@ -168,9 +168,14 @@ def _native(_: Host, loaded: Loaded) -> Verdict:
 
 def _compat(host: Host, loaded: Loaded) -> Verdict:
     kernel = _takes_compat(host)
+    return _other_abi(loaded, kernel, possible=kernel != _NO_COMPAT)
+
+
+def _other_abi(loaded: Loaded, kernel: str, *, possible: bool) -> Verdict:
+    """Calls that only some plans see, and that not every kernel takes."""
     if COMPAT_CALLS not in loaded.blind:
         return ok(f"watched by {loaded.probe}; {kernel}")
-    if kernel == _NO_COMPAT:
+    if not possible:
         return ok(f"not watched, but {kernel}")
     cure = _ANOTHER_PLAN.format("fentry, kprobe or raw_tracepoint")
     return warning(f"not watched: {loaded.probe} does not see them; {kernel}", cure)
@@ -200,12 +205,7 @@ def _x32(host: Host, loaded: Loaded) -> Verdict:
     }[takes]
     if host.machine != "x86_64":
         return ok("only x86-64 has them")
-    if COMPAT_CALLS not in loaded.blind:
-        return ok(f"watched by {loaded.probe}; {kernel}")
-    if takes is False:
-        return ok(f"not watched, but {kernel}")
-    cure = _ANOTHER_PLAN.format("fentry, kprobe or raw_tracepoint")
-    return warning(f"not watched: {loaded.probe} does not see them; {kernel}", cure)
+    return _other_abi(loaded, kernel, possible=takes is not False)
 
 
 def _inner(_: Host, loaded: Loaded) -> Verdict:

@@ -125,7 +125,7 @@ class Program:
                 os.close(directory)
         self._wanted = wanted
         self._configure(running=True)
-        self._own_seen = _U64.unpack(self._own[_U32.pack(OWN_ENTRY)])[0]
+        self._own_seen = _number(self._own, OWN_ENTRY)
         self._own_calls = libc.bpf_calls()
 
     def stop(self) -> None:
@@ -162,7 +162,7 @@ class Program:
     def _own_runs(self) -> list[int]:
         # All are looked up twice: one of them may be passed by while another thread is in it.
         numbers = [*self._watched.values(), *self._watched.values()]
-        found = [_U64.unpack(self._own[_U32.pack(number)])[0] for number in numbers]
+        found = [_number(self._own, number) for number in numbers]
         return found[len(self._watched) :]
 
     def totals(self, time_ns: int) -> Totals:
@@ -184,17 +184,16 @@ class Program:
 
     def _missed_entries(self) -> int:
         # A call whose entry was missed is still told when it returns; one whose return was
-        # missed remains unfinished.
-        # Calls of our own may be missed too: right behind those that woke us, for one.
+        # missed remains unfinished. Calls of our own may be missed too: right behind those
+        # that woke us, for one.
         missed = sum(map(self._missed, self._seeing))
-        found: int = _U64.unpack(self._recovered[_KEY_0])[0]
-        return max(0, missed - found - self._own_missed())
+        return max(0, missed - _number(self._recovered, 0) - self._own_missed())
 
     def _own_missed(self) -> int:
         if self._own_missed_at_end is not None:  # nothing is seen of them any more
             return self._own_missed_at_end
-        seen: int = _U64.unpack(self._own[_U32.pack(OWN_ENTRY)])[0]
-        return max(0, libc.bpf_calls() - self._own_calls - (seen - self._own_seen))
+        seen = _number(self._own, OWN_ENTRY) - self._own_seen
+        return max(0, libc.bpf_calls() - self._own_calls - seen)
 
     def _missed(self, program: str) -> int:
         return missed_runs(self._fds[f"program:{program}"])
@@ -223,6 +222,12 @@ class Program:
     def _count_taken(self, size: int) -> None:
         self._taken += size
         self._bulk_taken[_KEY_0] = _U64.pack(self._taken)
+
+
+def _number(array: BpfMap, index: int) -> int:
+    """An element of an array of u64."""
+    number: int = _U64.unpack(array[_U32.pack(index)])[0]
+    return number
 
 
 def boottime_ns() -> int:
