@@ -101,7 +101,7 @@ static __always_inline void enter_function(void *ctx)
 
 	if (!count || !plan || !scratch)
 		return;
-	count->seen++;
+	lock_xadd(&count->seen, 1);
 
 	struct thread *thread = by_kernel ? begin_inside(id, count) : thread_of(id);
 
