@@ -16,7 +16,6 @@ PAGE = mmap.PAGESIZE
 SIZE = PAGE
 BUSY, DISCARD = 1 << 31, 1 << 30
 POSITION, HEADER = Struct("=Q"), Struct("=II")
-ALL = 1 << 30
 
 
 class Producer:
@@ -85,15 +84,15 @@ def ring(producer: Producer) -> Iterator[Ring]:
 
 
 def test_nothing_is_there_at_first(ring: Ring) -> None:
-    assert ring.drain(ALL) == ([], True)
+    assert ring.drain() == ([], True)
 
 
 def test_records_come_in_order_and_once(producer: Producer, ring: Ring) -> None:
     for data in (b"one", b"", b"three and more", b"8 bytes."):
         producer.put(data)
-    assert ring.drain(ALL) == ([b"one", b"", b"three and more", b"8 bytes."], True)
+    assert ring.drain() == ([b"one", b"", b"three and more", b"8 bytes."], True)
     assert producer.consumed == producer.position
-    assert ring.drain(ALL) == ([], True)
+    assert ring.drain() == ([], True)
 
 
 def test_a_record_that_is_still_written_is_waited_for(producer: Producer, ring: Ring) -> None:
@@ -102,34 +101,21 @@ def test_a_record_that_is_still_written_is_waited_for(producer: Producer, ring: 
     start = producer.reserve(6)
     assert start is not None
     producer.put(b"behind")
-    assert ring.drain(ALL) == ([b"before"], False)
-    assert ring.drain(ALL) == ([], False)
+    assert ring.drain() == ([b"before"], False)
+    assert ring.drain() == ([], False)
     assert producer.consumed == start
     producer.commit(start, b"busy..")
-    assert ring.drain(ALL) == ([b"busy..", b"behind"], True)
+    assert ring.drain() == ([b"busy..", b"behind"], True)
 
 
 def test_a_record_that_was_given_up_is_left_out(producer: Producer, ring: Ring) -> None:
     producer.put(b"never", discard=True)
-    assert ring.drain(ALL) == ([], True)
+    assert ring.drain() == ([], True)
     assert producer.consumed == producer.position
     producer.put(b"one")
     producer.put(b"not this", discard=True)
     producer.put(b"two")
-    assert ring.drain(ALL) == ([b"one", b"two"], True)
-
-
-def test_there_is_a_limit_but_always_progress(producer: Producer, ring: Ring) -> None:
-    records = [bytes([number]) * 100 for number in range(20)]
-    for record in records:
-        producer.put(record)
-    taken = []
-    while batch := ring.drain(250)[0]:
-        assert len(batch) in (2, 3)
-        taken += batch
-    assert taken == records
-    producer.put(b"larger than the limit")
-    assert ring.drain(1) == ([b"larger than the limit"], True)
+    assert ring.drain() == ([b"one", b"two"], True)
 
 
 def test_the_largest_record_fits_in_wherever_it_begins(producer: Producer, ring: Ring) -> None:
@@ -139,26 +125,26 @@ def test_the_largest_record_fits_in_wherever_it_begins(producer: Producer, ring:
     for _ in range(SIZE // 8):
         begins.add(producer.position % SIZE)
         assert producer.put(largest)
-        assert ring.drain(ALL) == ([largest], True)
+        assert ring.drain() == ([largest], True)
         producer.put(b"")
         producer.put(b"")
-        assert ring.drain(ALL) == ([b"", b""], True)
+        assert ring.drain() == ([b"", b""], True)
     assert len(begins) == SIZE // 8
 
 
 def test_a_reader_begins_where_the_last_one_ended(producer: Producer, ring: Ring) -> None:
     producer.put(b"one")
-    ring.drain(ALL)
+    ring.drain()
     producer.put(b"two")
     another = Ring(producer.fd, SIZE)
-    assert another.drain(ALL) == ([b"two"], True)
+    assert another.drain() == ([b"two"], True)
     another.close()
 
 
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.binary(max_size=SIZE // 3), st.booleans()),  # a record, perhaps given up
-        st.integers(1, 2 * SIZE),  # a drain with this limit
+        st.none(),  # a drain
     ),
     max_size=60,
 )
@@ -166,19 +152,19 @@ STEPS = st.lists(
 
 @settings(deadline=None)
 @given(st.integers(0, 1 << 40).map(lambda number: number * 8), STEPS)
-def test_what_is_put_in_comes_out(position: int, steps: list[tuple[bytes, bool] | int]) -> None:
+def test_what_is_put_in_comes_out(position: int, steps: list[tuple[bytes, bool] | None]) -> None:
     """All of it, in order, whatever the sizes and however often the ring goes round."""
     producer = Producer(position)
     ring = Ring(producer.fd, SIZE)
     put, taken = [], []
     for step in steps:
-        if isinstance(step, int):
-            taken += ring.drain(step)[0]
+        if step is None:
+            taken += ring.drain()[0]
         elif producer.put(step[0], discard=step[1]) and not step[1]:
             put.append(step[0])
         assert put[: len(taken)] == taken
     while producer.consumed < producer.position:
-        taken += ring.drain(ALL)[0]
+        taken += ring.drain()[0]
     assert taken == put
     ring.close()
     producer.close()

@@ -12,6 +12,7 @@ from bpfsnoop.tracer.rings import Drained, Rings
 from calls import call_of, chunk_record, image_of, process_record, record_of
 
 CALLS = RING_DATA, RING_CONTROL, RING_VITAL
+BACKLOG = 100_000
 
 
 def returned(at: int, tid: int = 1, cmd: int = 22) -> bytes:
@@ -21,16 +22,15 @@ def returned(at: int, tid: int = 1, cmd: int = 22) -> bytes:
 
 
 class FakeRing:
-    """What is in it can be read in pieces, up to a record that is still being written."""
+    """Of what is in it, so many can be read: the one behind them is still being written."""
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
         self.busy = False
-        self.piece = 1000
+        self.written = 1000
 
-    def drain(self, limit: int) -> tuple[list[bytes], bool]:
-        piece = self.piece if limit < 1 << 32 else len(self.records)
-        taken, self.records = self.records[:piece], self.records[piece:]
+    def drain(self) -> tuple[list[bytes], bool]:
+        taken, self.records = self.records[: self.written], self.records[self.written :]
         return taken, not self.records and not self.busy
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class Host:
         self.fakes = {number: FakeRing() for number in (*CALLS, RING_BULK)}
         self.now = 1 << 40
         self.taken = 0
-        self.rings = Rings(self.fakes, lambda: self.now, self._count)  # type: ignore[arg-type]
+        self.rings = Rings(self.fakes, lambda: self.now, self._count, BACKLOG)  # type: ignore[arg-type]
 
     def _count(self, size: int) -> None:
         self.taken += size
@@ -102,15 +102,15 @@ def test_a_call_that_returned_while_we_read_waits_for_those_before_it() -> None:
 
 def test_a_ring_that_was_not_read_to_its_end_holds_back_the_others() -> None:
     host = Host()
-    host.fakes[RING_DATA].piece = 2
-    host.put(RING_DATA, *map(returned, (100, 200, 300, 400)))
+    host.fakes[RING_DATA].written = 2
+    host.put(RING_DATA, *map(returned, (100, 200, 300, 400, 500)))
     host.put(RING_VITAL, returned(150), returned(350))
     drained = host.drain()
     assert (times(drained), drained.held) == ([100, 150, 200], True)
     drained = host.drain()
-    assert (times(drained), drained.held) == ([300, 350], True)
+    assert (times(drained), drained.held) == ([300, 350, 400], False)
     drained = host.drain()
-    assert (times(drained), drained.held) == ([400], False)
+    assert (times(drained), drained.held) == ([500], False)
 
 
 def test_calls_of_several_cpus_may_stand_out_of_order() -> None:
@@ -120,7 +120,42 @@ def test_calls_of_several_cpus_may_stand_out_of_order() -> None:
     assert host.drain().held
     host.now = 200
     drained = host.drain()
-    assert (times(drained), drained.held) == ([105, 100], False)
+    assert (times(drained), drained.held) == ([100, 105], False)
+
+
+def test_a_burst_leaves_the_rings_at_once_and_is_handed_out_in_order() -> None:
+    """Or there would be no room for what comes while events are made of its beginning."""
+    host = Host()
+    host.put(RING_CONTROL, *(returned(time) for time in range(1000, 2000)))
+    host.put(RING_BULK, chunk_record(call_of(5), 5, 8, 0, b"insns"))
+    first = host.drain()
+    assert not any(fake.records for fake in host.fakes.values())
+    assert 0 < len(first.records) < 1000
+    last = times(first)[-1]
+    assert (first.held, first.until_ns) == (True, last - 1)
+    seen = times(first)
+    while (drained := host.drain()).held:
+        seen += times(drained)
+        assert drained.until_ns == seen[-1] - 1
+    assert drained.until_ns == host.now
+    assert [*seen, *times(drained)] == [*range(1000, 2000)]
+
+
+def test_what_waits_is_limited() -> None:
+    """The rest stays in the rings, where the kernel knows what may be lost first."""
+    host = Host()
+    record = returned(100)
+    burst = BACKLOG // len(record) + 1000
+    host.put(RING_CONTROL, *[record] * burst)
+    seen = len(host.drain().records)
+    host.put(RING_VITAL, returned(200))
+    while host.fakes[RING_VITAL].records:
+        assert (burst - seen) * len(record) >= BACKLOG
+        seen += len(host.drain().records)
+    while (drained := host.drain()).held:
+        seen += len(drained.records)
+    assert seen + len(drained.records) == burst + 1
+    assert times(drained)[-1] == 200
 
 
 def test_a_record_that_is_still_written_holds_back_what_is_later() -> None:
@@ -149,12 +184,12 @@ STEPS = st.lists(st.tuples(st.integers(1, 3), st.sampled_from(CALLS), st.integer
 
 @given(STEPS, st.integers(1, 4), st.integers(0, 5))
 def test_a_threads_calls_stay_in_order(
-    steps: list[tuple[int, int, int]], piece: int, reads: int
+    steps: list[tuple[int, int, int]], written: int, reads: int
 ) -> None:
     """However they are spread over rings, and whenever somebody reads them."""
     host = Host()
     for fake in host.fakes.values():
-        fake.piece = piece
+        fake.written = written
     seen: list[Call] = []
 
     def drain() -> bool:

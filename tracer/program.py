@@ -48,6 +48,8 @@ _OWN_RUNS: Final = {
 """What a call of ours leaves behind, by the program that it goes through."""
 _SEEING: Final = "enter_bpf", "enter_inside"
 """Programs of which a run that is left out may be a call that is not seen."""
+_BACKLOG: Final = 4
+"""Times the size of a ring: what is taken out while events are made of what came before."""
 ALL_SLOTS: Final = (1 << COMMAND_SLOTS) - 1
 _POSSIBLE_CPUS: Final = "/sys/devices/system/cpu/possible"
 
@@ -101,7 +103,7 @@ class Program:
             number: Ring(self._fds[name], sizes.of_ring(number))
             for number, name in RING_NAMES.items()
         }
-        self.rings = Rings(rings, boottime_ns, self._count_taken)
+        self.rings = Rings(rings, boottime_ns, self._count_taken, _BACKLOG * sizes.ring)
         table = BpfMap(self._fds["plans"], 4, COMMAND_PLAN.size)
         for slot, plan in plans.items():
             table[_U32.pack(slot)] = plan

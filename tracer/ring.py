@@ -31,8 +31,8 @@ class Ring:
         self._producer = mmap.mmap(fd, page + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self._position = _POSITION.unpack_from(self._consumer)[0]
 
-    def drain(self, limit: int) -> tuple[list[bytes], bool]:
-        """The records that are complete, oldest first, about ``limit`` bytes at most.
+    def drain(self) -> tuple[list[bytes], bool]:
+        """The records that are complete, oldest first.
 
         :returns: and whether those are all that had been begun.
         """
@@ -42,8 +42,7 @@ class Ring:
         header = _HEADER.unpack_from
         position = self._position
         begun = _POSITION.unpack_from(pages)[0]
-        end = min(begun, position + limit)
-        while position < end:
+        while position < begun:
             start = base + (position & mask)  # a header never wraps around: both are 8-aligned
             length = header(pages, start)[0]
             if length & _BUSY:

@@ -2,13 +2,13 @@
 """The rings of the kernel program, read as one stream in the order in which calls returned."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from ..events.wire import RECORD_CALL, RING_BULK, record_kind, returned_ns
 from .ring import Ring
 
-_LIMIT: Final = 1 << 18  # bytes of one ring at a time
+_AT_A_TIME: Final = 256  # records, so that the rings are looked after every few milliseconds
 _NEVER: Final = 1 << 64
 
 
@@ -31,14 +31,12 @@ class _Stream:
         """That wait, with the time at which they returned."""
 
     def drain(self, ahead: list[bytes]) -> int:
-        """Takes more if none wait.
+        """Takes what is there.
 
         :param ahead: gets what is no call.
         :returns: the time up to which all that returned has come by now.
         """
-        if self.calls:
-            return self._last_ns
-        records, whole = self._ring.drain(_LIMIT)
+        records, whole = self._ring.drain()
         for record in records:
             if record_kind(record) == RECORD_CALL:
                 # Those of several CPUs may stand a little out of order.
@@ -61,50 +59,68 @@ class Rings:
     """Merges them, so that a thread's calls stay in their order whatever ring they are in.
 
     A call is held back while an earlier one may still be in another ring: at most for as
-    long as it takes to read what was there when it came.
+    long as it takes to read what was there when it came. Taking records out of the rings
+    is much quicker than making events of them, so what comes in a burst waits here: the
+    rings need only be as large as what comes between two looks.
 
     :param rings: by ``RING_...``; closed by :meth:`close`.
     :param now_ns: the clock of the records, ``CLOCK_BOOTTIME``.
     :param taken: called with the bytes of bulk that were taken out.
+    :param backlog: bytes that may wait here, besides what is in the rings at one time.
     """
 
     def __init__(
-        self, rings: Mapping[int, Ring], now_ns: Callable[[], int], taken: Callable[[int], None]
+        self,
+        rings: Mapping[int, Ring],
+        now_ns: Callable[[], int],
+        taken: Callable[[int], None],
+        backlog: int,
     ) -> None:
         self._rings = rings
         self._bulk = rings[RING_BULK]
         self._streams = [_Stream(ring) for number, ring in rings.items() if number != RING_BULK]
         self._now_ns = now_ns
-        self._until_ns = 0
         self._taken = taken
+        self._backlog = backlog
+        self._ready: deque[bytes] = deque()
+        self._ready_size = 0
+        self._ready_until_ns = 0
+        self._until_ns = 0
 
     def drain(self) -> Drained:
-        """What is there, about a quarter of a megabyte of each ring."""
+        """A few of those that are there, oldest first."""
+        if self._ready_size < self._backlog:
+            self._empty_rings()
+        records = [self._ready.popleft() for _ in range(min(_AT_A_TIME, len(self._ready)))]
+        self._ready_size -= sum(map(len, records))
+        if not self._ready:
+            self._until_ns = self._ready_until_ns
+        elif calls := [record for record in records if record_kind(record) == RECORD_CALL]:
+            # Others may have returned at the same time as the last of these.
+            self._until_ns = max(self._until_ns, returned_ns(calls[-1]) - 1)
+        held = bool(self._ready) or any(stream.calls for stream in self._streams)
+        return Drained(records, held, self._until_ns)
+
+    def _empty_rings(self) -> None:
         horizon_ns = self._now_ns()
         ahead: list[bytes] = []
         for stream in self._streams:
             horizon_ns = min(horizon_ns, stream.drain(ahead))
         # After the calls: of these, all of it has been sent by now.
-        bulk, whole = self._bulk.drain(_NEVER)
+        bulk, whole = self._bulk.drain()
         if bulk:
             self._taken(sum(map(len, bulk)))
         if whole:
-            self._until_ns = max(self._until_ns, horizon_ns)
-        due = [stream.take(self._until_ns) for stream in self._streams]
-        held = any(stream.calls for stream in self._streams)
-        return Drained([*bulk, *ahead, *_merged(due)], held, self._until_ns)
+            self._ready_until_ns = max(self._ready_until_ns, horizon_ns)
+        due = [call for stream in self._streams for call in stream.take(self._ready_until_ns)]
+        due.sort(key=_time)
+        ready = [*bulk, *ahead, *(record for _, record in due)]
+        self._ready.extend(ready)
+        self._ready_size += sum(map(len, ready))
 
     def close(self) -> None:
         for ring in self._rings.values():
             ring.close()
-
-
-def _merged(due: Sequence[list[tuple[int, bytes]]]) -> list[bytes]:
-    several = [calls for calls in due if calls]
-    if len(several) > 1:
-        everything = sorted((call for calls in several for call in calls), key=_time)
-        return [record for _, record in everything]
-    return [record for calls in several for _, record in calls]
 
 
 def _time(call: tuple[int, bytes]) -> int:
