@@ -10,6 +10,7 @@ from ..events.event import (
     ATTR_PARTLY_READ,
     ATTR_READ_AT_EXIT,
     ENTRY_UNSEEN,
+    EXIT_UNSEEN,
     INNER_CALLS_UNSEEN,
     OUTPUT_UNREADABLE,
     PARTS_MISSING,
@@ -123,6 +124,8 @@ def _circumstances(call: Call) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     if call.flags & CallFlag.NO_ENTRY:
         notes += (ENTRY_UNSEEN,)
+    if not call.returned:
+        notes += (EXIT_UNSEEN,)
     if call.flags & CallFlag.NO_ROOM:
         notes += (PARTS_MISSING,)
     return notes

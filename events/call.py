@@ -61,6 +61,7 @@ class CallFlag(IntFlag):
     KERNEL = 1 << 3
     COMPAT = 1 << 4
     SAME_ATTR = 1 << 5
+    NO_EXIT = 1 << 6
 
 
 class Blob(NamedTuple):
@@ -81,7 +82,7 @@ class Blob(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A bpf(2) call that returned. Made by :func:`events.wire.parse`.
+    """A bpf(2) call that is over. Made by :func:`events.wire.parse`.
 
     The fields from ``start_ns`` to ``comm`` stand in the order of ``struct call_record``
     (events/wire.h), which says what each of them is.
@@ -92,9 +93,9 @@ class Call(NamedTuple):
     start_ns: int
     """``CLOCK_BOOTTIME`` at entry, ns."""
     duration_ns: int
-    """Without ``entry_ns``."""
+    """Without ``entry_ns``; until it was given up if its end was not seen."""
     retval: int
-    """``>= 0``, or ``-errno``."""
+    """``>= 0``, or ``-errno``; 0 if :attr:`returned` is not."""
     attr_addr: int
     common_addr: int
     cgroup_id: int
@@ -141,6 +142,16 @@ class Call(NamedTuple):
         if self.flags & CallFlag.KERNEL:
             return "kernel"
         return "compat" if self.flags & CallFlag.COMPAT else "syscall"
+
+    @property
+    def returned(self) -> bool:
+        """Whether its end was seen, and so the result is known."""
+        return not self.flags & CallFlag.NO_EXIT
+
+    @property
+    def timed(self) -> bool:
+        """Whether both its ends were seen."""
+        return not self.flags & (CallFlag.NO_ENTRY | CallFlag.NO_EXIT)
 
     @property
     def returned_ns(self) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
-from .call import Call, CallFlag, Totals
+from .call import Call, Totals
 from .event import Event
 from .notice import Notice
 from .object import Described
@@ -130,7 +130,7 @@ def event_document(
             "action": event.action,
             "category": _API_AND_DRIVER if event.command in _DRIVER_COMMANDS else _API,
             "type": _TYPES.get(event.command, _ACCESS),
-            "outcome": "failure" if event.failed else "success",
+            "outcome": _outcome(event),
             "duration": call.duration_ns,
             "sequence": sequence,
         },
@@ -138,11 +138,26 @@ def event_document(
         "bpf": _bpf(event, origin, known.bpf_process),
         **_caller(call, known, time_ns),
     }
-    if call.flags & CallFlag.NO_ENTRY:  # nobody knows how long it took
+    if not call.timed:  # nobody knows how long it took
         del document["event"]["duration"]
     if message:
         document["message"] = message
     return document
+
+
+def _result(event: Event) -> Document:
+    call = event.call
+    if not call.returned:
+        return {}
+    if not event.failed:
+        return {"retval": call.retval}
+    return {"retval": call.retval, "errno": errno_name(-call.retval) or str(-call.retval)}
+
+
+def _outcome(event: Event) -> str:
+    if not event.call.returned:
+        return "unknown"
+    return "failure" if event.failed else "success"
 
 
 def _caller(call: Call, known: ProcessFacts, time_ns: int) -> Document:
@@ -217,7 +232,8 @@ def _integrity(notice: Notice, cause: Cause | None) -> Document:
         integrity["object"] = {"kind": notice.touched.kind, **notice.touched.document()}
     if cause:
         integrity["cmd"] = cause.event.command or hex(cause.event.call.command)
-        integrity["retval"] = cause.event.call.retval
+        if cause.event.call.returned:
+            integrity["retval"] = cause.event.call.retval
         integrity["sequence"] = cause.sequence
     return integrity
 
@@ -227,11 +243,7 @@ def _bpf(event: Event, origin: Origin, process: Document) -> Document:
     bpf: Document = {
         "cmd": event.command or hex(call.command),
         "size": call.size,
-        "retval": call.retval,
-    }
-    if event.failed:
-        bpf["errno"] = errno_name(-call.retval) or str(-call.retval)
-    bpf |= {
+        **_result(event),
         "via": call.via,
         "probe": origin.probe,
         "process": {"cgroup_id": call.cgroup_id, **process},

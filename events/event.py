@@ -40,6 +40,11 @@ OUTPUT_UNREADABLE = "attr_output_unreadable"
 ENTRY_UNSEEN = "entry_unseen"
 """Note: the call was seen only when it returned; its time is of then."""
 
+EXIT_UNSEEN = "exit_unseen"
+"""Note: the call was seen when it began, but not when it returned: how it ended is unknown, and
+so is what it wrote. It is over, for its thread has made another one or is gone.
+"""
+
 TOCTOU_SUSPECT = "toctou_suspect"
 """Note: memory of the caller changed during the call. The fields in ``differs`` are not, or
 perhaps not, what the kernel acted on, unless it is its own copy that is shown.

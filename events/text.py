@@ -5,7 +5,14 @@ import errno
 import os
 
 from .call import Call
-from .event import ATTR_PARTLY_READ, ENTRY_UNSEEN, TOCTOU_SUSPECT, Event, Trailing
+from .event import (
+    ATTR_PARTLY_READ,
+    ENTRY_UNSEEN,
+    EXIT_UNSEEN,
+    TOCTOU_SUSPECT,
+    Event,
+    Trailing,
+)
 from .process import Process, arguments
 from .process_document import ALL_CAPABILITIES, NOBODY, capabilities
 from .value import Address, Style, Xlat, escape, hexadecimal, items_text, printable
@@ -31,6 +38,7 @@ _ERRNO = {
     524: "ENOTSUPP",
 }
 _MAX_ERRNO = 4095
+_REMARKABLE = ENTRY_UNSEEN, EXIT_UNSEEN, ATTR_PARTLY_READ
 _LINE_ARGS = 256  # bytes of arguments that the line of a process shows
 
 
@@ -57,14 +65,14 @@ def command(event: Event, xlat: Xlat) -> str:
 
 def result(event: Event) -> str:
     """What follows ``= ``: ``3<map:12 hash "config">``, ``-1 EPERM (Operation not permitted)``,
-    ``? ERESTARTSYS ...``.
+    ``? ERESTARTSYS ...``, ``?``.
     """
     return _returned(event) + _remarks(event)
 
 
 def _remarks(event: Event) -> str:
     # What would otherwise make a wrong line look right.
-    remarks = [note for note in (ENTRY_UNSEEN, ATTR_PARTLY_READ) if note in event.notes]
+    remarks = [note for note in _REMARKABLE if note in event.notes]
     if event.differs:
         remarks.append(f"{TOCTOU_SUSPECT}: {', '.join(event.differs)}")
     return f" /* {'; '.join(remarks)} */" if remarks else ""
@@ -72,6 +80,8 @@ def _remarks(event: Event) -> str:
 
 def _returned(event: Event) -> str:
     retval = event.call.retval
+    if not event.call.returned:
+        return "?"
     if not -_MAX_ERRNO <= retval < 0:
         return f"{retval}<{event.result}>" if event.result else str(retval)
     if -retval in _RESTART:

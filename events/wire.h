@@ -80,6 +80,7 @@ struct call_record {
 #define CALL_KERNEL   (1U << 3)	/* made by the kernel itself, for a program of type SYSCALL */
 #define CALL_COMPAT   (1U << 4)	/* by a 32-bit entry or in the x32 ABI */
 #define CALL_SAME_ATTR (1U << 5)	/* the kernel's own copy of attr was as at entry */
+#define CALL_NO_EXIT  (1U << 6)	/* its end was not seen; retval and duration_ns are not its own */
 
 /* What a part is. */
 enum part_kind {

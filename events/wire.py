@@ -40,6 +40,7 @@ CALL_NO_ENTRY: Final = int(CallFlag.NO_ENTRY)
 CALL_KERNEL: Final = int(CallFlag.KERNEL)
 CALL_COMPAT: Final = int(CallFlag.COMPAT)
 CALL_SAME_ATTR: Final = int(CallFlag.SAME_ATTR)
+CALL_NO_EXIT: Final = int(CallFlag.NO_EXIT)
 
 RING_DATA: Final = 0
 RING_CONTROL: Final = 1

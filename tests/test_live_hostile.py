@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -116,56 +117,66 @@ def test_a_descriptor_that_led_elsewhere_when_the_kernel_looked(tmp_path: Path) 
 # --- Too much ----------------------------------------------------------------------------
 
 
-def test_floods_do_not_crowd_out_what_matters(tmp_path: Path) -> None:
-    """Lookups and loads that fail, at full speed; of those that succeed none is lost."""
-    out = tmp_path / "out"
-    program = hostile(tmp_path)
+class Flooded(NamedTuple):
+    """Loads that went well while others made calls at full speed."""
+
+    loads: list[Told]
+    made: list[Told]
+    """What the others did."""
+    trace: Trace
+
+
+def _flooded(directory: Path, flood: str, count: int) -> Flooded:
+    out = directory / "out"
+    program = hostile(directory)
     with Tracer("--json", "-o", out) as tracer:
         tracer.ready()
-        with Attack(program, "flood", "60") as flood:
-            flood.wait_for("ready")
-            with Attack(program, "loads", "400") as attack:
+        with Attack(program, flood, "60") as others:
+            others.wait_for("ready")
+            with Attack(program, "loads", str(count)) as attack:
                 loads = [line for line in attack.end() if line["what"] == "load"]
-            made = flood.end()
-        finished = tracer.stop()
-    assert finished.status == 0
-    trace = _trace_with_losses(out)
-    assert len(loads) == 400
+            made = others.end()
+        assert tracer.stop().status == 0
+    assert len(loads) == count
+    return Flooded(loads, made, _trace_with_losses(out))
+
+
+def _all_loads_are_told(flooded: Flooded) -> None:
+    """In full; or where the kernel left out probes, with what it had to say."""
+    pid = flooded.loads[0]["pid"]
     shown = {
         event["bpf"]["attr"]["prog_name"]: event["bpf"]
-        for event in trace.of_processes({loads[0]["pid"]})
+        for event in flooded.trace.of_processes({pid})
         if event["event"]["action"] == "prog_load"
     }
-    assert [bpf for bpf in shown.values() if "prog" not in bpf] == []
-    assert {name: bpf["prog"]["tag"] for name, bpf in shown.items()} == {
-        load["name"]: load["tag"] for load in loads
-    }
-    for bpf in shown.values():
-        assert "notes" not in bpf, bpf
+    unseen = {notice["bpf"]["prog"]["tag"] for notice in flooded.trace.notices
+              if notice["bpf"].get("integrity", {}).get("reason") == "load_unseen"}  # fmt: skip
+    for load in flooded.loads:
+        bpf = shown.get(load["name"])
+        if bpf is None and PREEMPTIBLE:
+            assert load["tag"] in unseen
+            continue
+        assert bpf, load
         assert "missing" not in bpf["memory"]["insns"]
-    _adds_up(trace, made)
+        notes = set(bpf.get("notes", ()))
+        if "exit_unseen" not in notes:
+            assert bpf["prog"]["tag"] == load["tag"]
+        assert not notes or PREEMPTIBLE, bpf
+
+
+def test_floods_do_not_crowd_out_what_matters(tmp_path: Path) -> None:
+    """Lookups and loads that fail, at full speed; of those that succeed none is lost."""
+    flooded = _flooded(tmp_path, "flood", 400)
+    _all_loads_are_told(flooded)
+    _adds_up(flooded.trace, flooded.made)
 
 
 def test_calls_that_never_get_into_the_kernel_do_not_crowd_out_either(tmp_path: Path) -> None:
     """What seccomp(2) answers costs nothing and looks like a load that succeeded."""
-    out = tmp_path / "out"
-    program = hostile(tmp_path)
-    with Tracer("--json", "-o", out) as tracer:
-        tracer.ready()
-        with Attack(program, "denied", "60") as flood:
-            flood.wait_for("ready")
-            with Attack(program, "loads", "100") as attack:
-                loads = [line for line in attack.end() if line["what"] == "load"]
-            flood.end()
-        tracer.stop()
-    trace = _trace_with_losses(out)
-    shown = [
-        event["bpf"]["prog"]["tag"]
-        for event in trace.of_processes({loads[0]["pid"]})
-        if event["event"]["action"] == "prog_load"
-    ]
-    assert shown == [load["tag"] for load in loads]
-    denied = [event["bpf"] for event in trace.events if "prog" not in event["bpf"]
+    flooded = _flooded(tmp_path, "denied", 100)
+    _all_loads_are_told(flooded)
+    pid = flooded.loads[0]["pid"]
+    denied = [event["bpf"] for event in flooded.trace.events if event["process"]["pid"] != pid
               and event["event"]["action"] == "prog_load"]  # fmt: skip
     assert denied
     assert all("entry_unseen" in bpf["notes"] for bpf in denied)
@@ -184,10 +195,12 @@ def _adds_up(trace: Trace, made: list[Told]) -> None:
         assert row["seen"] == arrived[cmd] + row["lost"] or loss["unfinished"], cmd
     assert sum(row["seen"] for row in counts.values()) == loss["seen"]
     assert loss["seen"] == len(trace.events) + loss["lost"] + loss["unfinished"]
+    left_out = loss["missed_runs"]
+    assert PREEMPTIBLE or not left_out
     lookups = sum(line["calls"] for line in made if line["what"] == "lookup")
-    assert counts["BPF_MAP_LOOKUP_ELEM"]["seen"] >= lookups
+    assert counts["BPF_MAP_LOOKUP_ELEM"]["seen"] >= lookups - left_out
     failed = sum(line["calls"] for line in made if line["what"] == "load" and "calls" in line)
-    assert counts["BPF_PROG_LOAD"]["seen"] >= failed + 400
+    assert counts["BPF_PROG_LOAD"]["seen"] >= failed + 400 - left_out
 
 
 def test_threads_that_never_return_do_not_take_all_the_room(tmp_path: Path) -> None:

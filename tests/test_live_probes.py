@@ -2,13 +2,14 @@
 """Whatever it attaches to, what it shows is the same."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from bpfsnoop.tracer.config import PROBES as ALL
-from running import STIMULUS, Trace, bpfsnoop_run, calls_of, identity, played
+from running import PATIENCE_S, STIMULUS, Trace, bpfsnoop_run, calls_of, identity, played
 
 pytestmark = pytest.mark.live
 
@@ -87,3 +88,29 @@ def test_calls_of_32_bit_programs_are_numbered_otherwise(tmp_path: Path, probe: 
     assert command.status == 0
     assert json.loads(command.out) in EBADF_OR_EINVAL
     assert Trace.of(out.read_bytes()).events == []
+
+
+LEFT_OUT = """
+import sys
+from bpfsnoop.tracer import hooks
+from bpfsnoop.tracer.cli import main
+del hooks.ATTACHED["exit_bpf"]
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_call_that_is_not_seen_to_return_is_told_all_the_same(tmp_path: Path, probe: str) -> None:
+    """When its thread makes another one, and when the thread ends."""
+    out = tmp_path / "out"
+    options = "--json", "--set", "cache=", "--probe", probe, "-o", str(out)
+    command = [sys.executable, "-c", LEFT_OUT, *options, "--", *STIMULUS, "count", "3"]
+    finished = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=True)
+    trace = Trace.of(out.read_bytes())
+    made = calls_of(finished.stdout)
+    assert trace.map_names() == ["n0", "n1", "n2"]
+    for call, event in zip(made, trace.events, strict=True):
+        assert event["bpf"]["attr_address"] == hex(call.attr_addr)
+        assert event["bpf"]["notes"] == ["exit_unseen"]
+        assert event["event"]["outcome"] == "unknown"
+        assert not {"retval", "map"} & set(event["bpf"])
+    assert trace.loss["bpf"]["loss"]["complete"]

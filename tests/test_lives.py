@@ -101,6 +101,15 @@ def test_a_call_whose_begin_was_not_seen_vouches_for_what_it_made_alone(lives: L
     assert unseen(lives.end()) == [(7, "")]
 
 
+def test_a_call_whose_end_was_not_seen_vouches_for_one_program(lives: Lives) -> None:
+    """It is told when its thread has got further, and may have been over long before."""
+    late = call(1_990, 2_500)._replace(flags=int(CallFlag.NO_EXIT), objects={})
+    assert lives.feed([loaded(2_000), loaded(2_100, prog_id=777)], [late], 3_000) == []
+    (left,) = lives.end()
+    assert left.prog
+    assert left.prog.id == 777
+
+
 def test_a_call_that_made_another_program_is_no_excuse(lives: Lives) -> None:
     lives.feed([loaded(2_000, prog_id=777)], [call(1_990, 2_010)], 3_000)
     assert unseen(lives.end()) == [(7, "")]

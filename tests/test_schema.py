@@ -22,6 +22,7 @@ from bpfsnoop.events.event import (
     ATTR_PARTLY_READ,
     ATTR_READ_AT_EXIT,
     ENTRY_UNSEEN,
+    EXIT_UNSEEN,
     INNER_CALLS_UNSEEN,
     OUTPUT_UNREADABLE,
     PARTS_MISSING,
@@ -148,7 +149,7 @@ def test_attr_after_has_the_fields_that_the_kernel_changes() -> None:
 def test_all_notes_are_there() -> None:
     notes = {absence.value for absence in Absence}
     notes |= {ATTR_PARTLY_READ, ATTR_READ_AT_EXIT, OUTPUT_UNREADABLE, PARTS_MISSING}
-    notes |= {ENTRY_UNSEEN, INNER_CALLS_UNSEEN, TOCTOU_SUSPECT, UNPROVEN}
+    notes |= {ENTRY_UNSEEN, EXIT_UNSEEN, INNER_CALLS_UNSEEN, TOCTOU_SUSPECT, UNPROVEN}
     assert set(BPF["notes"]["items"]["enum"]) == notes
 
 
@@ -248,6 +249,8 @@ CREATED = document_of(_CREATE, process_of(_CREATE, _CUT, _SURROUNDINGS))
 
 STRANGER = document_of(without_task(call_of(22, size=4, attr_addr=0)))
 """With notes and reasons: little is known of it."""
+UNENDED = document_of(call_of(22, b"\3\0\0\0", flags=CallFlag.NO_EXIT))
+"""Nobody saw it return."""
 _HYBRID = Surroundings(
     None, False, None, (), False, b"/", None, {"container": Missing.GONE, "args": Missing.GONE}
 )
@@ -309,7 +312,10 @@ def test_the_full_document_has_everything() -> None:
     assert reasons == absent.keys()
 
 
-DOCUMENTS = {"call": FULL, "created": CREATED, "stranger": STRANGER, "locked": LOCKED, "loss": LOSS}
+DOCUMENTS = {
+    "call": FULL, "created": CREATED, "stranger": STRANGER, "locked": LOCKED, "unended": UNENDED,
+    "loss": LOSS,
+}  # fmt: skip
 every_document = pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 
 
@@ -336,8 +342,11 @@ OPTIONAL = {
 
 
 def _may_be_absent(path: str, document: ecs.Document) -> bool:
-    if path in ("bpf.attr", "bpf.notes"):  # the one, if there is the other
-        return {"attr", "notes"} <= set(document["bpf"])
+    # There is no attr, or result, without a note on why.
+    if path == "bpf.attr":
+        return "notes" in document["bpf"]
+    if path == "bpf.notes":
+        return {"attr", "retval"} <= set(document["bpf"])
     of, _, name = path.rpartition(".")
     if of == "bpf.process":
         return name != "cgroup_id"
@@ -358,6 +367,16 @@ def test_an_attr_that_is_absent_has_a_reason() -> None:
     null = document_of(call_of(22, size=4, attr_addr=0))
     assert null["bpf"].pop("notes") == ["attr_null"]
     assert not VALIDATOR.is_valid(null)
+
+
+def test_a_result_that_is_absent_has_a_reason() -> None:
+    assert UNENDED["event"]["outcome"] == "unknown"
+    assert not {"retval", "errno"} & set(UNENDED["bpf"])
+    changed, bpf = _changed(UNENDED, ("bpf",))
+    bpf["retval"] = 0
+    assert not VALIDATOR.is_valid(changed)
+    bpf["notes"] = ["parts_missing"]
+    assert VALIDATOR.is_valid(changed)
 
 
 def test_success_has_no_errno() -> None:

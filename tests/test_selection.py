@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpfsnoop.decoders.table import COMMANDS
-from bpfsnoop.events.call import COMMON_ATTRS
+from bpfsnoop.events.call import COMMON_ATTRS, CallFlag
 from bpfsnoop.events.errors import UsageError
 from bpfsnoop.events.wire import COMMAND_OTHER, COMMAND_SLOTS
 from bpfsnoop.tracer.selection import CommandSet, Selection, command_set, kernel_comm
@@ -156,6 +156,8 @@ def test_the_shared_bit_is_only_set_if_it_may_be_needed() -> None:
         (Selection(comms=frozenset({b"\xff"})), {"comm": b"\xff"}, {"comm": b"\xff2"}),
         (Selection(results="successful"), {"retval": 0}, {"retval": -1}),
         (Selection(results="failed"), {"retval": -524}, {"retval": 3}),
+        (Selection(results="successful"), {"retval": 0}, {"retval": 0, "flags": CallFlag.NO_EXIT}),
+        (Selection(results="failed"), {"retval": -1}, {"retval": -1, "flags": CallFlag.NO_EXIT}),
         (Selection(min_duration_ns=50), {"duration_ns": 50}, {"duration_ns": 49}),
     ],
 )  # fmt: skip

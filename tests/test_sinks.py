@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpfsnoop.events.call import COMMON_ATTRS, Call, CommandCount, Totals
+from bpfsnoop.events.call import COMMON_ATTRS, Call, CallFlag, CommandCount, Totals
 from bpfsnoop.events.ecs import Cause
 from bpfsnoop.events.errors import OutputError
 from bpfsnoop.events.notice import Notice, Reason
@@ -532,6 +532,16 @@ def test_the_table_is_straces(path: Path, output: Output) -> None:
         "------ ----------- ----------- --------- --------- ----------------",
         "100.00    0.008000        1600         5         1 total",
     ]
+
+
+def test_the_table_counts_no_time_that_nobody_knows(path: Path, output: Output) -> None:
+    calls = [
+        call_of(1, bytes(32), flags=flags)._replace(duration_ns=1_000)
+        for flags in (0, CallFlag.NO_ENTRY, CallFlag.NO_EXIT)
+    ]
+    assert _table(path, output, *calls)[2] == (
+        "100.00    0.000001           0         3           BPF_MAP_LOOKUP_ELEM"
+    )
 
 
 def test_a_table_of_nothing(path: Path, output: Output) -> None:

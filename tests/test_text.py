@@ -493,6 +493,11 @@ def test_a_call_of_which_only_the_end_was_seen_is_marked() -> None:
     assert line_of(late) == "bpf(BPF_MAP_FREEZE, {map_fd=3}, 4) = 0 /* entry_unseen */"
 
 
+def test_a_call_of_which_the_end_was_not_seen_has_no_result() -> None:
+    lost = call_of(22, b"", attr("i", 3), size=4, flags=CallFlag.NO_EXIT)
+    assert line_of(lost) == "bpf(BPF_MAP_FREEZE, {map_fd=3}, 4) = ? /* exit_unseen */"
+
+
 def test_length_of_the_verifier_log() -> None:
     entry = next(row for row in ROWS if row.name == "prog_load").attr[:144]
     call = call_of(5, entry, entry[:140] + attr("I", 143), retval=-13)

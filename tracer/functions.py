@@ -35,9 +35,18 @@ ATTACHED: Final = {
     "checked_insns": _CHECKED,
 }  # fmt: skip
 """The programs of the C source that these functions run."""
-STEPS: Final = {"inside_steps": ("inside_process", "inside_bulk", "inside_long")}
-"""Tables of programs that others go on to, in the order of enum exit_step."""
-_RUN_BY: Final = ATTACHED | dict.fromkeys(STEPS["inside_steps"], _RETURN)
+STEPS: Final = {
+    "inside_entry_steps": ("enter_give_up", "enter_inside"),
+    "inside_steps": (
+        "inside_process", "inside_bulk", "inside_long", "inside_give_up", "exit_inside",
+    ),
+}  # fmt: skip
+"""Tables of programs that others go on to, in the order of enum inside_step and exit_step."""
+_RUN_BY: Final = (
+    ATTACHED
+    | dict.fromkeys(STEPS["inside_entry_steps"], _CALL)
+    | dict.fromkeys(STEPS["inside_steps"], _RETURN)
+)
 _WORD: Final = 8
 
 

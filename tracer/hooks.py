@@ -44,9 +44,11 @@ ATTACHED: Final = {
 FOLLOWING: Final = "new_task"
 """Of these, the one that only is needed to follow children."""
 STEPS: Final = {
-    "entry_steps": ("step_enter_bulk",),
-    "exit_steps": ("step_exit_process", "step_exit_bulk", "step_exit_long"),
-}
+    "entry_steps": ("step_enter_bulk", "step_enter_give_up", "enter_bpf"),
+    "exit_steps": (
+        "step_exit_process", "step_exit_bulk", "step_exit_long", "step_exit_give_up", "exit_bpf",
+    ),
+}  # fmt: skip
 """Tables of programs that others go on to, in the order of enum entry_step and exit_step."""
 PARANOID_MAINLINE: Final = 2
 """The highest kernel.perf_event_paranoid that mainline has."""

@@ -70,6 +70,9 @@ class Lives:
             if made and made.kind == ObjectKind.PROG:
                 self._known[made.id] = made
                 self._take(call, lambda life: life.prog_id == made.id)
+            elif not call.returned:  # it may have been over long before it was known to be
+                first = next(filter(_during(call), self._loads.get(call.tid, [])), None)
+                self._take(call, lambda life: life is first)
             elif not call.flags & CallFlag.NO_ENTRY:  # what it made did not get a descriptor
                 self._take(call, _during(call))
         elif call.command == PROG_TEST_RUN.number:

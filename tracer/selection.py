@@ -131,8 +131,13 @@ class Selection:
             and (not self.uids or call.uid in self.uids)
             and (not self.comms or call.comm in self.comms)
             and call.duration_ns >= self.min_duration_ns
-            and (self.results == "all" or (call.retval < 0) == (self.results == "failed"))
+            and self._wants_result(call)
         )
+
+    def _wants_result(self, call: Call) -> bool:
+        if self.results == "all":
+            return True
+        return call.returned and (call.retval < 0) == (self.results == "failed")
 
 
 def kernel_comm(name: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from weakref import ReferenceType, ref
 
 from ..events import ecs, text
-from ..events.call import Call, CallFlag, Totals
+from ..events.call import Call, Totals
 from ..events.ecs import Cause, Origin
 from ..events.errors import OutputError
 from ..events.event import Event
@@ -251,7 +251,7 @@ class TextSink:
 
 
 def _duration(call: Call) -> str:
-    if call.flags & CallFlag.NO_ENTRY:
+    if not call.timed:
         return "unknown"
     seconds, ns = divmod(call.duration_ns, _SECOND)
     return f"{seconds}.{ns // 1000:06}"
@@ -323,7 +323,8 @@ class SummarySink:
         row = self._sums.setdefault(name, _Sum())
         row.calls += 1
         row.errors += event.failed
-        row.ns += event.call.duration_ns
+        if event.call.timed:
+            row.ns += event.call.duration_ns
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         if notice.action == "integrity":  # it counts calls, but this is not to be missed

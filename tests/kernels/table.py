@@ -67,20 +67,10 @@ _TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "kprobe": _ATTACKS,
     "lsm": _ATTACKS,
 }
-LEFT_OUT: Final = {("7.2", "raw_tracepoint")}
-"""From 7.0 on these are preempted, at any system call, and the kernel leaves out too many runs."""
-
-_PREEMPTED: Final[Mapping[str, tuple[str, ...]]] = {
-    # There the kernel leaves out runs while a flooder is preempted in them: see LEFT_OUT.
-    "7.2": ("-k", "not floods and not crowd_out_either and not never_return"),
-}
 _SOUND: Final = {
-    f"{series}-{probe}": Guest(
-        series, tests + (_PREEMPTED.get(series, ()) if tests is _ATTACKS else ()), probe
-    )
+    f"{series}-{probe}": Guest(series, tests, probe)
     for series in SERIES
     for probe, tests in _TESTS.items()
-    if (series, probe) not in LEFT_OUT
 }
 _WORKING: Final = (_NOTICED, *_OBJECTS)
 _DEGRADED: Final = {

@@ -7,14 +7,18 @@
  * The kernel may have left us out at an exit, and then at an entry. Whether the call that
  * returns is the one that is known; what the kernel itself called has no registers.
  */
+static __always_inline bool has_arguments(struct call_record *call, struct arguments *args)
+{
+	return args->attr == call->attr_addr && args->size == call->size &&
+	       args->cmd == call->cmd && args->flags == (call->flags & CALL_COMPAT);
+}
+
 static __always_inline bool is_same_call(struct call_record *call)
 {
 #ifdef HAVE_REGISTERS
 	struct arguments args = {};
 
-	return read_arguments(registers(), &args) && args.attr == call->attr_addr &&
-	       args.size == call->size && args.cmd == call->cmd &&
-	       args.flags == (call->flags & CALL_COMPAT);
+	return read_arguments(registers(), &args) && has_arguments(call, &args);
 #else
 	return true;
 #endif

@@ -205,19 +205,6 @@ BPF_PERCPU_ARRAY(unfollowed, u64, 1);
 #include "attr.h"
 #include "rows.h"
 
-/*
- * The kernel may pass an exit by without running us (while another tracing
- * program runs on that CPU). What was kept of that call must not be taken for
- * the thread's next one.
- */
-static __always_inline void forget_open_call(u32 tid)
-{
-	struct thread *thread = threads.lookup(&tid);
-
-	if (thread)
-		thread->open = 0;
-}
-
 static __always_inline void forget_thread(u32 tid)
 {
 	int zero = 0;
@@ -312,6 +299,24 @@ static __always_inline void refuse_entry(u32 cmd)
 		lock_xadd(waiting, 1);
 }
 
+/* A call of which the entry was not seen is counted now, if it was not when it was refused. */
+static __always_inline void count_late(u32 cmd)
+{
+	int slot = command_slot(cmd), zero = 0;
+	struct call_count *count = count_of(cmd);
+	s64 *waiting = refused.lookup(&slot);
+	u64 *found = recovered.lookup(&zero);
+
+	if (!count || !waiting || !found)
+		return;
+	if (*waiting > 0) {
+		lock_xadd(waiting, -1);
+		return;
+	}
+	lock_xadd(&count->seen, 1);
+	lock_xadd(found, 1);
+}
+
 /*
  * A call that returns though its entry was not seen: there was no room, or the kernel had
  * passed us by, or it had begun before we did. Its arguments are still in the registers;
@@ -321,7 +326,6 @@ static __always_inline struct thread *stranger(void *ctx, u64 id, int user)
 {
 	struct tracer_config *cfg = running();
 	struct arguments args = {};
-	int zero = 0;
 
 	if (!cfg)
 		return NULL;
@@ -333,21 +337,11 @@ static __always_inline struct thread *stranger(void *ctx, u64 id, int user)
 	if (!read_arguments(registers(), &args) || !wanted_call(cfg, args.cmd))
 		return NULL;
 
-	int slot = command_slot(args.cmd);
-	struct call_count *count = count_of(args.cmd);
 	struct thread *thread = strangers.lookup(&user);
-	s64 *waiting = refused.lookup(&slot);
-	u64 *found = recovered.lookup(&zero);
 
-	if (!count || !thread || !waiting || !found)
+	if (!thread)
 		return NULL;
-	/* Counted already, if it was refused. */
-	if (*waiting > 0) {
-		lock_xadd(waiting, -1);
-	} else {
-		lock_xadd(&count->seen, 1);
-		lock_xadd(found, 1);
-	}
+	count_late(args.cmd);
 	begin_record(thread, id, &args);
 	thread->call.flags |= CALL_NO_ENTRY;
 	return thread;
@@ -360,16 +354,99 @@ static __always_inline struct thread *stranger(void *ctx, u64 id, int user)
  */
 enum entry_step {
 	STEP_ENTER_BULK,
+	STEP_ENTER_GIVE_UP,
+	STEP_ENTER_AGAIN,
 	ENTRY_STEPS,
 };
 enum exit_step {
 	STEP_EXIT_PROCESS,
 	STEP_EXIT_BULK,
 	STEP_EXIT_LONG,
+	STEP_EXIT_GIVE_UP,
+	STEP_EXIT_AGAIN,
 	EXIT_STEPS,
 };
 BPF_PROG_ARRAY(entry_steps, ENTRY_STEPS);
 BPF_PROG_ARRAY(exit_steps, EXIT_STEPS);
+
+static __always_inline void leave_inside(u32 tid)
+{
+	struct thread *outer = threads.lookup(&tid);
+
+	if (outer)
+		outer->inside = 0;
+}
+
+/* The record is complete: it goes its way. */
+static __always_inline void send_call(struct thread *thread, u32 tid)
+{
+	struct call_record *call = &thread->call;
+	u64 len = sizeof(*call) + thread->parts_len;
+	struct call_count *count = count_of(call->cmd);
+	int zero = 0;
+	u64 *used = threads_used.lookup(&zero);
+
+	thread->open = 0;
+	if (call->flags & CALL_KERNEL)
+		leave_inside(tid);
+	call->parts_len = thread->parts_len;
+	BARRIER(len);
+	if (len > sizeof(*call) + PARTS_MAX) {
+		len = sizeof(*call);
+		call->parts_len = 0;
+	}
+
+	bool lost = send(thread->ring, call, len);
+
+	if (count && lost)
+		lock_xadd(&count->lost, 1);
+	else if (count && call->flags & CALL_DATA_LOST)
+		lock_xadd(&count->incomplete, 1);
+	/* When half of the table is in use, threads leave it after each call. */
+	if (used && *used > THREADS_MAX / 2)
+		forget_thread(call->flags & CALL_KERNEL ? tid | INSIDE : tid);
+}
+
+/*
+ * The kernel may pass an exit by without running us, while another tracing program runs on
+ * that CPU. When the thread has got further, what is known of that call goes its way.
+ */
+static __always_inline void give_up(struct thread *thread)
+{
+	struct call_record *call = &thread->call;
+	struct command_plan *plan = plan_of(call->cmd);
+
+	if (!plan)
+		return;
+	call->flags |= CALL_NO_EXIT;
+	call->duration_ns = bpf_ktime_get_boot_ns() - call->start_ns - call->entry_ns;
+	/* Whether it did anything is not known. */
+	thread->ring = plan->ring == RING_VITAL ? RING_CONTROL : plan->ring;
+	end_bulk(thread, plan);
+	send_call(thread, call->tid);
+}
+
+static __always_inline bool is_open(u32 tid)
+{
+	struct thread *thread = threads.lookup(&tid);
+
+	return thread && thread->open;
+}
+
+static __always_inline void give_up_open(u32 tid)
+{
+	struct thread *thread = threads.lookup(&tid);
+
+	if (thread && thread->open)
+		give_up(thread);
+}
+
+/* Nothing of what the thread did is under way any more. */
+static __always_inline void give_up_all(u32 tid)
+{
+	give_up_open(tid | INSIDE);
+	give_up_open(tid);
+}
 
 /* What we do at entry is not part of what the call took. */
 static __always_inline void end_entry(struct thread *thread)
@@ -395,10 +472,10 @@ static __always_inline int enter(void *ctx)
 			note_run(OWN_ENTRY);
 		return ENTRY_STEPS;
 	}
-	if (!wanted_call(cfg, args.cmd)) {
-		forget_open_call(id);
+	if (is_open(id))
+		return STEP_ENTER_GIVE_UP;
+	if (!wanted_call(cfg, args.cmd))
 		return ENTRY_STEPS;
-	}
 
 	struct call_count *count = count_of(args.cmd);
 	struct command_plan *plan = plan_of(args.cmd);
@@ -441,6 +518,16 @@ int enter_bpf(void *ctx)
 	return 0;
 }
 
+/* The steps that give up begin anew what found that there was something to be given up. */
+int step_enter_give_up(void *ctx)
+{
+	preemption_off();
+	give_up_all(bpf_get_current_pid_tgid());
+	preemption_on();
+	entry_steps.call(ctx, STEP_ENTER_AGAIN);
+	return 0;
+}
+
 static __always_inline bool take_entry_bulk(void)
 {
 	u32 tid = bpf_get_current_pid_tgid();
@@ -469,44 +556,6 @@ int step_enter_bulk(void *ctx)
 	return 0;
 }
 
-static __always_inline void leave_inside(u32 tid)
-{
-	struct thread *outer = threads.lookup(&tid);
-
-	if (outer)
-		outer->inside = 0;
-}
-
-/* The record is complete: it goes its way. */
-static __always_inline void send_call(struct thread *thread, u32 tid)
-{
-	struct call_record *call = &thread->call;
-	u64 len = sizeof(*call) + thread->parts_len;
-	struct call_count *count = count_of(call->cmd);
-	int zero = 0;
-	u64 *used = threads_used.lookup(&zero);
-
-	thread->open = 0;
-	if (call->flags & CALL_KERNEL)
-		leave_inside(tid);
-	call->parts_len = thread->parts_len;
-	BARRIER(len);
-	if (len > sizeof(*call) + PARTS_MAX) {
-		len = sizeof(*call);
-		call->parts_len = 0;
-	}
-
-	bool lost = send(thread->ring, call, len);
-
-	if (count && lost)
-		lock_xadd(&count->lost, 1);
-	else if (count && call->flags & CALL_DATA_LOST)
-		lock_xadd(&count->incomplete, 1);
-	/* When half of the table is in use, threads leave it after each call. */
-	if (used && *used > THREADS_MAX / 2)
-		forget_thread(call->flags & CALL_KERNEL ? tid | INSIDE : tid);
-}
-
 /* The innermost call of a thread that is under way. */
 static __always_inline struct thread *under_way(u32 tid)
 {
@@ -518,19 +567,24 @@ static __always_inline struct thread *under_way(u32 tid)
 	return thread && thread->open ? thread : NULL;
 }
 
+/* Whether another call is known of a thread than that which returns. */
+static __always_inline bool is_left_open(u32 tid)
+{
+	struct thread *thread = threads.lookup(&tid);
+
+	return thread && thread->open && !is_same_call(&thread->call);
+}
+
 /* The thread whose call returns; NULL if the call is none of ours. */
 static __always_inline struct thread *returning(void *ctx, u64 id, int user)
 {
 	u32 tid = id;
 	struct thread *thread = threads.lookup(&tid);
 
-	if (thread && thread->open) {
-		thread->inside = 0;	/* we may have been left out at its end */
-		if (is_same_call(&thread->call))
-			return thread;
-		thread->open = 0;	/* and at that one's */
-	}
-	return stranger(ctx, id, user);
+	if (!thread || !thread->open)
+		return stranger(ctx, id, user);
+	thread->inside = 0;	/* we may have been left out at its end */
+	return thread;
 }
 
 /* The same in the programs that this one goes on to. */
@@ -649,6 +703,10 @@ static __always_inline int exit(void *ctx)
 		return EXIT_STEPS;
 
 	u64 id = bpf_get_current_pid_tgid();
+
+	if (is_left_open(id))
+		return STEP_EXIT_GIVE_UP;
+
 	struct thread *thread = returning(ctx, id, AT_EXIT);
 	struct scratch *scratch = scratch_of(AT_EXIT);
 
@@ -671,6 +729,15 @@ int exit_bpf(void *ctx)
 	preemption_on();
 	if (step < EXIT_STEPS)
 		exit_steps.call(ctx, step);
+	return 0;
+}
+
+int step_exit_give_up(void *ctx)
+{
+	preemption_off();
+	give_up_all(bpf_get_current_pid_tgid());
+	preemption_on();
+	exit_steps.call(ctx, STEP_EXIT_AGAIN);
 	return 0;
 }
 
@@ -763,6 +830,7 @@ int exit_task(void *ctx)
 {
 	u64 id = bpf_get_current_pid_tgid();
 
+	give_up_all(id);
 	forget_thread(id);
 	forget_thread((u32)id | INSIDE);
 

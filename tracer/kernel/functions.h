@@ -9,6 +9,12 @@
 
 #ifdef HAVE_FUNCTIONS
 
+enum inside_step {
+	INSIDE_GIVE_UP,
+	INSIDE_AGAIN,
+	INSIDE_STEPS,
+};
+BPF_PROG_ARRAY(inside_entry_steps, INSIDE_STEPS);
 BPF_PROG_ARRAY(inside_steps, EXIT_STEPS);
 
 /* Volatile: clang would rather compute where to read, and that the verifier forbids. */
@@ -42,18 +48,42 @@ static __always_inline struct thread *begin_inside(u32 tid, struct call_count *c
 
 static __always_inline void note_inside(u32 tid, bool by_kernel)
 {
-	u32 within = tid | INSIDE;
 	struct thread *outer = threads.lookup(&tid);
-	struct thread *inner = threads.lookup(&within);
 
 	if (outer)
 		outer->inside = by_kernel;
-	if (inner)
-		inner->open = 0;
 }
 
-/* A call that no tracepoint shows; false if one does. */
-static __always_inline bool arguments_inside(void *ctx, struct arguments *args)
+static __always_inline bool is_unshown(struct arguments *args)
+{
+#ifdef RAW_TRACEPOINTS
+	return false;
+#else
+	return args->flags & CALL_COMPAT;
+#endif
+}
+
+static __always_inline bool is_unshown_call(void)
+{
+	struct arguments args = {};
+
+	return read_arguments(registers(), &args) && is_unshown(&args);
+}
+
+/* The kernel passed us by where others are seen to begin. */
+static __always_inline bool is_late(u32 tid, struct arguments *args)
+{
+#ifdef PREEMPT_DISABLE
+	struct thread *thread = threads.lookup(&tid);
+
+	return !thread || !thread->open || !has_arguments(&thread->call, args);
+#else
+	return false;
+#endif
+}
+
+/* A call that no tracepoint shows, or showed; false if one did. */
+static __always_inline bool arguments_inside(void *ctx, u32 tid, struct arguments *args)
 {
 	u32 cmd = FUNCTION_ARG(0);
 	u64 attr = FUNCTION_ARG(1);
@@ -67,14 +97,13 @@ static __always_inline bool arguments_inside(void *ctx, struct arguments *args)
 		args->flags = CALL_KERNEL;
 		return true;
 	}
-#ifdef RAW_TRACEPOINTS
-	return false;
-#else
-	return read_arguments(registers(), args) && args->flags & CALL_COMPAT;
-#endif
+	if (!read_arguments(registers(), args))
+		return false;
+	return is_unshown(args) || is_late(tid, args);
 }
 
-static __always_inline void enter_function(void *ctx)
+/* The step to go on with, or INSIDE_STEPS. */
+static __always_inline int enter_function(void *ctx)
 {
 	struct tracer_config *cfg = running();
 	u64 id = bpf_get_current_pid_tgid();
@@ -82,34 +111,37 @@ static __always_inline void enter_function(void *ctx)
 
 	if (is_own())
 		note_run(OWN_INSIDE);
-	if (!cfg || !wanted_process(cfg, id >> 32) || !arguments_inside(ctx, &args))
-		return;
+	if (!cfg || !wanted_process(cfg, id >> 32) || !arguments_inside(ctx, id, &args))
+		return INSIDE_STEPS;
 
 	bool by_kernel = args.flags & CALL_KERNEL;
+	bool late = !by_kernel && !is_unshown(&args);
 
+	if (is_open((u32)id | INSIDE) || (!by_kernel && is_open(id)))
+		return INSIDE_GIVE_UP;
 	/* What the kernel calls is not the thread's own call, whether it is wanted or not. */
 	note_inside(id, by_kernel);
-	if (!wanted_call(cfg, args.cmd)) {
-		if (!by_kernel)
-			forget_open_call(id);
-		return;
-	}
+	if (!wanted_call(cfg, args.cmd))
+		return INSIDE_STEPS;
 
 	struct call_count *count = count_of(args.cmd);
 	struct command_plan *plan = plan_of(args.cmd);
 	struct scratch *scratch = scratch_of(AT_FUNCTION_ENTRY);
 
 	if (!count || !plan || !scratch)
-		return;
-	lock_xadd(&count->seen, 1);
+		return INSIDE_STEPS;
+	if (!late)
+		lock_xadd(&count->seen, 1);
 
 	struct thread *thread = by_kernel ? begin_inside(id, count) : thread_of(id);
 
 	if (!thread) {
-		if (!by_kernel)
+		if (!by_kernel && !late)
 			refuse_entry(args.cmd);
-		return;
+		return INSIDE_STEPS;
 	}
+	if (late)
+		count_late(args.cmd);
 	begin_record(thread, id, &args);
 	thread->open = 1;
 	thread->ring = plan->ring == RING_DATA ? RING_DATA : RING_BULK;
@@ -121,14 +153,33 @@ static __always_inline void enter_function(void *ctx)
 	if (!by_kernel)
 		take_entry_rows(thread, scratch, plan);
 	end_entry(thread);
+	return INSIDE_STEPS;
 }
 
 /* int __sys_bpf(int cmd, bpfptr_t uattr, unsigned int size) */
 int enter_inside(void *ctx)
 {
+	int step;
+
 	preemption_off();
-	enter_function(ctx);
+	step = enter_function(ctx);
 	preemption_on();
+	if (step < INSIDE_STEPS)
+		inside_entry_steps.call(ctx, step);
+	return 0;
+}
+
+int enter_give_up(void *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	bool by_kernel = FUNCTION_ARG(2) & 1;
+
+	preemption_off();
+	give_up_open(tid | INSIDE);
+	if (!by_kernel)
+		give_up_open(tid);
+	preemption_on();
+	inside_entry_steps.call(ctx, INSIDE_AGAIN);
 	return 0;
 }
 
@@ -136,7 +187,6 @@ static __always_inline struct thread *returning_inside(void *ctx, u64 id)
 {
 	u32 tid = id;
 	struct thread *outer = threads.lookup(&tid);
-	struct arguments args = {};
 
 	if (outer && outer->inside) {
 		struct thread *inner = under_way(tid);
@@ -145,11 +195,7 @@ static __always_inline struct thread *returning_inside(void *ctx, u64 id)
 			outer->inside = 0;
 		return inner;
 	}
-#ifndef RAW_TRACEPOINTS
-	if (read_arguments(registers(), &args) && args.flags & CALL_COMPAT)
-		return returning(ctx, id, AT_FUNCTION_EXIT);
-#endif
-	return NULL;
+	return is_unshown_call() ? returning(ctx, id, AT_FUNCTION_EXIT) : NULL;
 }
 
 static __always_inline int exit_function(void *ctx)
@@ -161,6 +207,9 @@ static __always_inline int exit_function(void *ctx)
 		note_run(OWN_RETURN);
 		note_outcome(retval);
 	}
+
+	if (is_unshown_call() && is_left_open(id))
+		return STEP_EXIT_GIVE_UP;
 
 	struct thread *thread = returning_inside(ctx, id);
 	struct scratch *scratch = scratch_of(AT_FUNCTION_EXIT);
@@ -200,6 +249,15 @@ int inside_process(void *ctx)
 	return 0;
 }
 #endif
+
+int inside_give_up(void *ctx)
+{
+	preemption_off();
+	give_up_all(bpf_get_current_pid_tgid());
+	preemption_on();
+	inside_steps.call(ctx, STEP_EXIT_AGAIN);
+	return 0;
+}
 
 int inside_bulk(void *ctx)
 {
