@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
@@ -22,6 +23,7 @@ from bpfsnoop.tracer import btf
 from calls import call_of, process_of
 from running import (
     COMM,
+    PREEMPTIBLE,
     STIMULUS,
     Document,
     Trace,
@@ -32,6 +34,9 @@ from running import (
 from stimulus import MadeCall
 
 pytestmark = pytest.mark.live
+
+LOST = 3
+"""The status of --strict, also if a probe was left out for any process of the host."""
 
 
 class Run(NamedTuple):
@@ -61,7 +66,8 @@ def _run(directory: Path, *arguments: str, options: tuple[str, ...]) -> Run:
     finished = bpfsnoop_run(
         "--record", recording, "-o", out, "--strict", *options, "--", *STIMULUS, *arguments
     )
-    assert (finished.status, finished.err) == (0, "")
+    assert finished.err == ""
+    assert finished.status == 0 or (PREEMPTIBLE and finished.status == LOST)
     return Run(calls_of(finished.out), out, recording)
 
 
@@ -107,7 +113,9 @@ def test_a_burst_of_thousands_is_complete(tmp_path: Path) -> None:
     trace = Trace.of(out.read_bytes(), validate_each=20)
     assert (trace.seen, trace.lost) == (len(trace.events), 0)
     assert len(trace.events) == calls > 4000
-    assert sum(document["event"]["outcome"] == "failure" for document in trace.events) == errors
+    outcomes = Counter(document["event"]["outcome"] for document in trace.events)
+    assert outcomes["failure"] + outcomes["unknown"] == errors
+    assert PREEMPTIBLE or not outcomes["unknown"]
     assert {document["process"]["name"] for document in trace.events} == {"bpftool"}
 
 
