@@ -22,6 +22,7 @@ from typing import NamedTuple
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.events import ecs, text
 from bpfsnoop.events.event import Event
+from bpfsnoop.events.lines import JsonLines
 from bpfsnoop.events.process import Process
 from bpfsnoop.tracer import libc, own
 from bpfsnoop.tracer.assembly import Assembly
@@ -153,10 +154,11 @@ def _start(options: Sequence[str]) -> Start:
 def _decoding() -> None:
     """Calls per second on one core, after each stage."""
     stream = records(STREAM)
-    origin = ecs.Origin("host", "", "tracepoint")
+    origin = ecs.Origin("host", "", "fentry")
 
     def stages() -> dict[str, Callable[[bytes], object]]:
-        assembly, callers, decoder = Assembly(), Callers(lambda key: None), Decoder()
+        assembly, callers = Assembly(), Callers(lambda key: None)
+        decoder, lines = Decoder(sees_inside=True), JsonLines(origin)
 
         def decoded(record: bytes) -> tuple[Event, Process] | None:
             call = assembly.feed(record)
@@ -167,9 +169,7 @@ def _decoding() -> None:
         def to_json(record: bytes) -> None:
             if seen := decoded(record):
                 event, process = seen
-                ecs.json_line(ecs.event_document(
-                    event, process, origin, time_ns=event.call.start_ns, sequence=1
-                ))  # fmt: skip
+                lines.event(event, process, time_ns=event.call.start_ns, sequence=1)
 
         def to_text(record: bytes) -> None:
             if seen := decoded(record):

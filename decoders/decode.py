@@ -3,7 +3,8 @@
 
 import errno
 from collections.abc import Collection, Mapping
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from ..events.call import COMMON_ATTRS, RESULT, Call, CallFlag, Object, ObjectKind
 from ..events.event import (
@@ -23,7 +24,7 @@ from ..events.event import (
 )
 from ..events.memory import Memory
 from ..events.object import Described
-from ..events.value import Detail, Enum, Fd, Items
+from ..events.value import Detail, Enum, Fd, Item, Items
 from ..events.wire import ATTR_MAX, COMMAND_OTHER
 from . import truth, uapi
 from .layout import Command, Details, Field, nested
@@ -36,6 +37,9 @@ KernelNames = Mapping[str, Mapping[int, str]]
 _CMD: Final = "bpf_cmd"
 _RUN_PROG: Final = PROG_TEST_RUN.layout.offset_of("prog_fd")
 _LOADER: Final = 31  # BPF_PROG_TYPE_SYSCALL
+_OBJECTS: Final = 4096
+_TEMPLATES: Final = 4096
+_NO_OBJECTS: Final[Mapping[int, Described]] = {}
 
 
 class Decoder:
@@ -65,6 +69,8 @@ class Decoder:
             ObjectKind.PROG: extended(uapi.PROG_TYPE),
             ObjectKind.LINK: extended(uapi.LINK_TYPE),
         }
+        self._describe = lru_cache(_OBJECTS)(self._described_once)
+        self._templates: dict[tuple[int, bytes], _Template] = {}
         self._commands = (
             {number: command.renamed(extended) for number, command in COMMANDS.items()}
             if names
@@ -89,7 +95,20 @@ class Decoder:
             return Event(
                 call, command.name, None, absence, result=described.get(RESULT), notes=notes
             )
-        return _decoded(command, call, self._described(call.objects), notes)
+        objects = self._described(call.objects) if call.objects else _NO_OBJECTS
+        same = len(call.entry) == call.size and truth.is_unchanged(call)
+        if same and not command.arms:
+            return _from_template(command, call, self._template(command, call), objects, notes)
+        return _decoded(command, call, objects, notes)
+
+    def _template(self, command: Command, call: Call) -> "_Template":
+        key = call.cmd, call.entry
+        known = self._templates.get(key)
+        if known is None:
+            if len(self._templates) >= _TEMPLATES:
+                self._templates.clear()
+            known = self._templates[key] = _template_of(command, call.entry)
+        return known
 
     def _blind_spots(self, call: Call) -> tuple[str, ...]:
         if self._sees_inside is False and call.command == PROG_TEST_RUN.number:
@@ -100,11 +119,11 @@ class Decoder:
         return (UNPROVEN,) if self._sees_inside and not copied else ()
 
     def _described(self, objects: Mapping[int, Object]) -> Mapping[int, Described]:
-        return {at: Described(found, self._type_name(found)) for at, found in objects.items()}
+        return {at: self._describe(found) for at, found in objects.items()}
 
-    def _type_name(self, found: Object) -> str:
+    def _described_once(self, found: Object) -> Described:
         types = self._object_types.get(found.kind)
-        return types.names.get(found.type) or hex(found.type) if types else ""
+        return Described(found, types.names.get(found.type) or hex(found.type) if types else "")
 
 
 def _absence(call: Call) -> Absence | None:
@@ -122,6 +141,8 @@ def _absence(call: Call) -> Absence | None:
 
 def _circumstances(call: Call) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
+    if not call.flags:
+        return notes
     if call.flags & CallFlag.NO_ENTRY:
         notes += (ENTRY_UNSEEN,)
     if not call.returned:
@@ -198,6 +219,60 @@ def _decoded(
         call, command.name, items, None, command.wrapper, after, trailing,
         tuple(details.behind), objects.get(RESULT), tuple(details.memory), notes, differs,
     )  # fmt: skip
+
+
+class _Template(NamedTuple):
+    """What all calls have in common that pass the same attr, and that nobody changed."""
+
+    items: Items
+    leads: Mapping[int, tuple[int, Field]]
+    """Fields that may lead somewhere, and their number among the items, by offset."""
+    trailing: Trailing | None
+
+
+def _template_of(command: Command, attr: bytes) -> _Template:
+    plan = command.layout.plan(len(attr), len(attr))
+    raw = plan.unpack(attr)
+    rest = attr[command.layout.end :]
+    trailing = Trailing(command.layout.end, rest) if rest.strip(b"\0") else None
+    return _Template(plan.items(raw, raw)[0], plan.leading(raw), trailing)
+
+
+def _from_template(
+    command: Command,
+    call: Call,
+    template: _Template,
+    objects: Mapping[int, Described],
+    notes: tuple[str, ...],
+) -> Event:
+    items, leads = list(template.items), template.leads
+    behind: list[Behind] = []
+    memory: list[tuple[str, Memory]] = []
+    for at, described in objects.items():
+        number, field = leads.get(at, _LEADS_NOWHERE)
+        if field and not field.target:
+            behind.append(Behind(field.name, described))
+            items[number] = _with(items[number], described)
+    for at, blob in call.memory.items():
+        number, field = leads.get(at, _LEADS_NOWHERE)
+        if field and field.target:
+            found = Memory(field.target.content, blob)
+            memory.append((field.name, found))
+            items[number] = _with(items[number], found)
+    differs = truth.differences(command, call, call.entry)
+    if differs:
+        notes += (TOCTOU_SUSPECT,)
+    return Event(
+        call, command.name, tuple(items), None, command.wrapper, (), template.trailing,
+        tuple(behind), objects.get(RESULT), tuple(memory), notes, differs,
+    )  # fmt: skip
+
+
+def _with(item: Item, detail: Detail) -> Item:
+    return Item(item.name, item.kind, item.value, item.after, detail)
+
+
+_LEADS_NOWHERE: Final[tuple[int, Field | None]] = (0, None)
 
 
 def _arm(

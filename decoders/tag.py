@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tag of a program, as the kernel makes it (``bpf_prog_calc_tag()``, kernel/bpf/core.c)."""
+"""What tells programs apart: the tag, as the kernel makes it (``bpf_prog_calc_tag()``,
+kernel/bpf/core.c), and a digest.
+"""
 
 from typing import Final
 
@@ -24,6 +26,11 @@ def tags(insns: bytes) -> frozenset[bytes]:
     """
     stable = _without_descriptors(insns)
     return frozenset(digest(stable).digest()[:TAG_LEN] for digest in (sha1, sha256))
+
+
+def digest(insns: bytes) -> str:
+    """Their SHA-256, in hexadecimal: the same for the same bytes, whoever loads them."""
+    return str(sha256(insns).hexdigest())
 
 
 def _without_descriptors(insns: bytes) -> bytes:

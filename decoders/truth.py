@@ -62,8 +62,10 @@ def differences(command: Command, call: Call, passed: bytes) -> tuple[str, ...]:
 
     :param passed: attr as it is shown.
     """
-    found = dict.fromkeys(_changed(command, call))
     made = call.objects.get(RESULT)
+    if is_unchanged(call) and not made and not call.objects_after:
+        return ()
+    found = dict.fromkeys(_changed(command, call))
     if made:
         values = _values(command.layout, passed, call.size)
         found |= dict.fromkeys(_denied(command, values, made))
@@ -72,6 +74,11 @@ def differences(command: Command, call: Call, passed: bytes) -> tuple[str, ...]:
     if command.number == PROG_LOAD.number and made and _other_insns(call, passed, made):
         found[INSNS] = None
     return tuple(found)
+
+
+def is_unchanged(call: Call) -> bool:
+    """Whether attr was the same whenever it was looked at."""
+    return call.exit is call.entry and (call.kernel is None or call.kernel is call.entry)
 
 
 def _changed(command: Command, call: Call) -> Iterator[str]:

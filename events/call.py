@@ -64,6 +64,11 @@ class CallFlag(IntFlag):
     NO_EXIT = 1 << 6
 
 
+# The enum's own & takes ten times as long.
+_KERNEL, _COMPAT, _NO_EXIT = map(int, (CallFlag.KERNEL, CallFlag.COMPAT, CallFlag.NO_EXIT))
+_UNTIMED = _NO_EXIT | int(CallFlag.NO_ENTRY)
+
+
 class Blob(NamedTuple):
     """Memory of the caller: what could be read of what there is."""
 
@@ -139,19 +144,27 @@ class Call(NamedTuple):
     @property
     def via(self) -> str:
         """By which way it came: ``syscall``, ``compat`` or ``kernel``."""
-        if self.flags & CallFlag.KERNEL:
+        flags = self.flags
+        if not flags:
+            return "syscall"
+        if flags & _KERNEL:
             return "kernel"
-        return "compat" if self.flags & CallFlag.COMPAT else "syscall"
+        return "compat" if flags & _COMPAT else "syscall"
+
+    @property
+    def who(self) -> tuple[object, ...]:
+        """All that the call says of its thread: the same in its other calls."""
+        return (self[_WHO_FROM:_WHO_TO], self[_RIGHTS_FROM:_RIGHTS_TO], self.comm)
 
     @property
     def returned(self) -> bool:
         """Whether its end was seen, and so the result is known."""
-        return not self.flags & CallFlag.NO_EXIT
+        return not self.flags & _NO_EXIT
 
     @property
     def timed(self) -> bool:
         """Whether both its ends were seen."""
-        return not self.flags & (CallFlag.NO_ENTRY | CallFlag.NO_EXIT)
+        return not self.flags & _UNTIMED
 
     @property
     def returned_ns(self) -> int:
@@ -171,6 +184,10 @@ class Call(NamedTuple):
     def has_task(self) -> bool:
         """Whether ``process_start_ns`` to ``mount_namespace`` are known."""
         return self.process_start_ns != 0
+
+
+_WHO_FROM, _WHO_TO = (Call._fields.index(name) for name in ("cgroup_id", "common_size"))
+_RIGHTS_FROM, _RIGHTS_TO = (Call._fields.index(name) for name in ("tgid", "entry_ns"))
 
 
 class Chunk(NamedTuple):

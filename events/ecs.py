@@ -24,6 +24,8 @@ ECS_VERSION = "8.17.0"
 
 Document = dict[str, JSON]
 
+_ECS = {"version": ECS_VERSION}
+
 # What ECS's event.type says about each command. The category of all is api (they
 # are system calls) and, where code enters or leaves the kernel, also driver.
 _ACCESS, _CREATION, _CHANGE, _DELETION, _INFO, _START, _END = (
@@ -103,6 +105,34 @@ class Cause(NamedTuple):
     """Of its own document."""
 
 
+class Shared(NamedTuple):
+    """What the calls of a thread have in common until its rights change."""
+
+    caller: Document
+    """``process``, ``user`` and, of a container, what it is."""
+    process: JSON
+    """``bpf.process``"""
+
+
+class Parts(NamedTuple):
+    """What a document is made of that other ones may have too."""
+
+    shared: Shared
+    attr: Document
+    """Of :func:`attr_document`."""
+    objects: Document
+    """Of :func:`objects_document`."""
+    host: JSON
+    """Of :func:`host_document`."""
+    probe: str
+
+
+def shared(call: Call, process: Process, origin: Origin, offset_ns: int) -> Shared:
+    """:param offset_ns: the wall-clock time of the call less ``start_ns``."""
+    known = facts(process, origin.boot_id)
+    return Shared(_caller(call, known, offset_ns), _bpf_process(call, known))
+
+
 def event_document(
     event: Event,
     process: Process,
@@ -118,28 +148,38 @@ def event_document(
     :param sequence: number of the event in its stream.
     :param message: the line for people, if it shall be in the document.
     """
+    parts = Parts(
+        shared(event.call, process, origin, time_ns - event.call.start_ns),
+        attr_document(event), objects_document(event), host_document(origin), origin.probe,
+    )  # fmt: skip
+    return assembled(event, parts, time_ns=time_ns, sequence=sequence, message=message)
+
+
+def assembled(
+    event: Event, parts: Parts, *, time_ns: int, sequence: int, message: str = ""
+) -> Document:
+    """The document of a call from its parts, which may be spelled as JSON already."""
     call = event.call
-    known = facts(process, origin.boot_id)
+    about: Document = {
+        "kind": "event",
+        "module": "bpfsnoop",
+        "dataset": "bpfsnoop.call",
+        "action": event.action,
+        "category": _API_AND_DRIVER if event.command in _DRIVER_COMMANDS else _API,
+        "type": _TYPES.get(event.command, _ACCESS),
+        "outcome": _outcome(event),
+    }
+    if call.timed:  # else nobody knows how long it took
+        about["duration"] = call.duration_ns
+    about["sequence"] = sequence
     document: Document = {
         "@timestamp": timestamp(time_ns),
-        "ecs": {"version": ECS_VERSION},
-        "event": {
-            "kind": "event",
-            "module": "bpfsnoop",
-            "dataset": "bpfsnoop.call",
-            "action": event.action,
-            "category": _API_AND_DRIVER if event.command in _DRIVER_COMMANDS else _API,
-            "type": _TYPES.get(event.command, _ACCESS),
-            "outcome": _outcome(event),
-            "duration": call.duration_ns,
-            "sequence": sequence,
-        },
-        "host": _host(origin),
-        "bpf": _bpf(event, origin, known.bpf_process),
-        **_caller(call, known, time_ns),
+        "ecs": _ECS,
+        "event": about,
+        "host": parts.host,
+        "bpf": _bpf(event, parts),
+        **parts.shared.caller,
     }
-    if not call.timed:  # nobody knows how long it took
-        del document["event"]["duration"]
     if message:
         document["message"] = message
     return document
@@ -160,14 +200,13 @@ def _outcome(event: Event) -> str:
     return "failure" if event.failed else "success"
 
 
-def _caller(call: Call, known: ProcessFacts, time_ns: int) -> Document:
-    # Who made a call that began at that time.
+def _caller(call: Call, known: ProcessFacts, offset_ns: int) -> Document:
     comm = printable(call.comm)
     thread: Document = {"id": call.tid, "name": comm}
     process = {"pid": call.tgid, "name": comm, "thread": thread, **known.process}
     user: Document = {"id": str(call.uid), "group": {"id": str(call.gid)}}
     if call.has_task:
-        process["start"] = timestamp(time_ns - call.start_ns + call.process_start_ns)
+        process["start"] = timestamp(offset_ns + call.process_start_ns)
         thread["capabilities"] = {"effective": capabilities(call.capabilities)}
         user["effective"] = {"id": str(call.euid)}
     return {"process": process, "user": user, **known.container}
@@ -193,7 +232,7 @@ def notice_document(
     bpf: Document = {"probe": origin.probe}
     document: Document = {
         "@timestamp": timestamp(time_ns),
-        "ecs": {"version": ECS_VERSION},
+        "ecs": _ECS,
         "event": {
             "kind": "event",
             "module": "bpfsnoop",
@@ -203,7 +242,7 @@ def notice_document(
             "type": kind,
             "sequence": sequence,
         },
-        "host": _host(origin),
+        "host": host_document(origin),
         "bpf": bpf,
         "message": str(notice),
     }
@@ -215,8 +254,7 @@ def notice_document(
         bpf["integrity"] = _integrity(notice, cause)
     if cause:
         known = facts(cause.process, origin.boot_id)
-        began_ns = time_ns - notice.time_ns + cause.event.call.start_ns
-        document |= _caller(cause.event.call, known, began_ns)
+        document |= _caller(cause.event.call, known, time_ns - notice.time_ns)
     elif notice.pid:
         document["process"] = {"pid": notice.pid, "thread": {"id": notice.tid}}
     return document
@@ -238,48 +276,56 @@ def _integrity(notice: Notice, cause: Cause | None) -> Document:
     return integrity
 
 
-def _bpf(event: Event, origin: Origin, process: Document) -> Document:
+def _bpf_process(call: Call, known: ProcessFacts) -> Document:
+    process: Document = {"cgroup_id": call.cgroup_id, **known.bpf_process}
+    if not call.has_task:
+        return process
+    process |= {"exec_id": call.exec_id, "mount_namespace": call.mount_namespace}
+    if call.pid_namespace:  # without leave to read kernel memory only the first is known
+        process["pid_namespace"] = call.pid_namespace
+    else:
+        absent = process.get("absent", {})
+        process["absent"] = {**absent, "pid_namespace": Missing.UNREADABLE.value}
+    if call.login_uid != NOBODY:
+        process["login_uid"] = str(call.login_uid)
+    return process
+
+
+def attr_document(event: Event) -> Document:
+    """``bpf.attr``, and ``bpf.attr_after`` if the kernel changed something."""
+    if event.attr is None:
+        return {}
+    changed = {
+        item.name: item.kind.document(item.after) for item in event.attr if item.after is not None
+    } | items_document(event.after)
+    attr = {"attr": items_document(event.attr)}
+    return {**attr, "attr_after": changed} if changed else attr
+
+
+def _bpf(event: Event, parts: Parts) -> Document:
     call = event.call
     bpf: Document = {
         "cmd": event.command or hex(call.command),
         "size": call.size,
         **_result(event),
         "via": call.via,
-        "probe": origin.probe,
-        "process": {"cgroup_id": call.cgroup_id, **process},
+        "probe": parts.probe,
+        "process": parts.shared.process,
     }
-    if call.has_task:
-        bpf["process"] |= {"exec_id": call.exec_id, "mount_namespace": call.mount_namespace}
-        if call.pid_namespace:  # without leave to read kernel memory only the first is known
-            bpf["process"]["pid_namespace"] = call.pid_namespace
-        else:
-            absent = bpf["process"].get("absent", {})
-            bpf["process"]["absent"] = {**absent, "pid_namespace": Missing.UNREADABLE.value}
-        if call.login_uid != NOBODY:
-            bpf["process"]["login_uid"] = str(call.login_uid)
     if call.has_common_attrs and event.command:
         bpf["common_attrs"] = {"address": hex(call.common_addr), "size": call.common_size}
     bpf["attr_address"] = hex(call.attr_addr)
-    if event.attr is not None:
-        bpf["attr"] = items_document(event.attr)
-        changed = {
-            item.name: item.kind.document(item.after)
-            for item in event.attr
-            if item.after is not None
-        } | items_document(event.after)
-        if changed:
-            bpf["attr_after"] = changed
+    bpf.update(parts.attr)
     if event.trailing:
         bpf["attr_trailing"] = {
             "offset": event.trailing.offset,
             "hex": event.trailing.data.hex(),
         }
-    bpf |= _objects(event)
+    bpf.update(parts.objects)
     if event.memory:
         bpf["memory"] = {name: memory.document() for name, memory in event.memory}
-    notes = ([event.absence.value] if event.absence else []) + list(event.notes)
-    if notes:
-        bpf["notes"] = notes
+    if event.absence or event.notes:
+        bpf["notes"] = ([event.absence.value] if event.absence else []) + list(event.notes)
     if event.differs:
         bpf["differs"] = list(event.differs)
     return bpf
@@ -293,19 +339,20 @@ def _descriptor(field: str, described: Described, objects: Document) -> Document
     return document
 
 
-def _objects(event: Event) -> Document:
-    """``bpf.map`` and so on: the object that the call is about, of each kind.
+def objects_document(event: Event) -> Document:
+    """``bpf.map`` and so on, and ``bpf.fd``: the object that the call is about, of each kind.
 
     That is the one it returned, else the first that it named. ``bpf.fd`` has all.
     """
+    if not event.behind and not event.result:
+        return {}
     named = [(behind.field, behind.described) for behind in event.behind]
     if event.result:
         named.insert(0, ("result", event.result))
     objects: Document = {}
     for _, described in named:
         objects.setdefault(described.kind, described.document())
-    if named:
-        objects["fd"] = [_descriptor(field, described, objects) for field, described in named]
+    objects["fd"] = [_descriptor(field, described, objects) for field, described in named]
     return objects
 
 
@@ -324,7 +371,7 @@ def loss_document(
     """
     return {
         "@timestamp": timestamp(totals.time_ns),
-        "ecs": {"version": ECS_VERSION},
+        "ecs": _ECS,
         "event": {
             "kind": "metric",
             "module": "bpfsnoop",
@@ -334,7 +381,7 @@ def loss_document(
             "type": ["info"],
             "sequence": sequence,
         },
-        "host": _host(origin),
+        "host": host_document(origin),
         "bpf": {
             "probe": origin.probe,
             "loss": {
@@ -360,6 +407,11 @@ def json_line(document: Document) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def spelled(part: JSON) -> JSON:
+    """The same as part of a document, as JSON already."""
+    return orjson.Fragment(orjson.dumps(part))
+
+
 def timestamp(time_ns: int) -> str:
     """ISO 8601, UTC, with nanoseconds.
 
@@ -374,7 +426,8 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _host(origin: Origin) -> Document:
+def host_document(origin: Origin) -> Document:
+    """``host``"""
     host: Document = {
         "name": origin.hostname,
         "hostname": origin.hostname,

@@ -5,6 +5,7 @@ A test compiles sizes, offsets and constants of this file against the header.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from struct import Struct
 from types import MappingProxyType
 from typing import Final
@@ -252,6 +253,7 @@ def _call(record: bytes) -> Call:
     ))  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def _object(data: bytes) -> Object:
     kind, number, type_, key_size, value_size, entries, prog_id, _, name, tag = OBJECT.unpack(data)
     if kind not in _OBJECT_KINDS:

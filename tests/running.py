@@ -98,8 +98,9 @@ class Finished(NamedTuple):
     def complaint(self) -> str:
         """The only line on standard error."""
         assert self.err.endswith("\n"), self.err
-        (line,) = self.err.splitlines()
-        return line
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
 
 
 def bpfsnoop_run(

@@ -31,6 +31,7 @@ from bpfsnoop.events.call import (
 )
 from bpfsnoop.events.errors import WireError
 from bpfsnoop.events.event import Event
+from bpfsnoop.events.lines import JsonLines
 from bpfsnoop.events.process import Process
 from bpfsnoop.events.value import Style, Xlat, escape, printable
 from bpfsnoop.tracer.assembly import Assembly
@@ -292,6 +293,20 @@ def test_any_call_has_a_document_that_the_schema_allows(
         read = json.loads(line)
         assert read == document
         assert VALIDATOR.is_valid(read), [error.message for error in VALIDATOR.iter_errors(read)]
+
+
+@fuzz
+@given(st.lists(calls(), min_size=1, max_size=5), st.integers(0, 1 << 60))
+def test_a_line_is_its_document_whatever_came_before(seen: list[Call], time_ns: int) -> None:
+    """What several documents have in common is spelled only once."""
+    lines = JsonLines(ORIGIN)
+    who = {call.tgid: process_of(call) for call in seen}
+    for call in [*seen, *seen]:
+        event, process = DECODERS[1].decode(call), who[call.tgid]
+        at = time_ns + call.start_ns
+        document = ecs.event_document(event, process, ORIGIN, time_ns=at, sequence=7)
+        line = lines.event(event, process, time_ns=at, sequence=7)
+        assert line == ecs.json_line(document)
 
 
 # --- Strings -----------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def _all_loads_are_told(flooded: Flooded) -> None:
         assert bpf, load
         assert "missing" not in bpf["memory"]["insns"]
         notes = set(bpf.get("notes", ()))
-        if "exit_unseen" not in notes:
+        if not notes & {"exit_unseen", SUSPECT}:
             assert bpf["prog"]["tag"] == load["tag"]
         assert not notes or PREEMPTIBLE, bpf
 

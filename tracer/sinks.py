@@ -17,6 +17,7 @@ from ..events.call import Call, Totals
 from ..events.ecs import Cause, Origin
 from ..events.errors import OutputError
 from ..events.event import Event
+from ..events.lines import JsonLines
 from ..events.notice import Notice
 from ..events.process import Process
 from ..events.value import Style, Xlat, printable
@@ -276,6 +277,7 @@ class JsonSink:
     def __init__(self, output: Output, origin: Origin, style: TextStyle | None) -> None:
         self._output = output
         self._origin = origin
+        self._lines = JsonLines(origin)
         self._style = style
 
     def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
@@ -283,10 +285,9 @@ class JsonSink:
         if self._style:
             call = text.call(event, self._style.calls)
             message = f"{call} = {text.result(event)}"
-        document = ecs.event_document(
-            event, process, self._origin, time_ns=time_ns, sequence=sequence, message=message
+        self._output.write(
+            self._lines.event(event, process, time_ns=time_ns, sequence=sequence, message=message)
         )
-        self._output.write(ecs.json_line(document))
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         document = ecs.notice_document(
