@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel program while it is attached: its filters, its ring, its counters."""
 
+import mmap
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -97,7 +98,7 @@ class Program:
         }
         self._seeing = [name for name in _SEEING if f"attached:{name}" in self._fds]
         self._bulk_size = sizes.ring
-        self._bulk_taken = BpfMap(self._fds["bulk_taken"], 4, _U64.size)
+        self._bulk_taken = mmap.mmap(self._fds["bulk_taken"], mmap.PAGESIZE)
         self.ring_fds = [self._fds[name] for name in RING_NAMES.values()]
         rings = {
             number: Ring(self._fds[name], sizes.of_ring(number))
@@ -202,6 +203,7 @@ class Program:
 
     def close(self) -> None:
         """Detaches and frees everything."""
+        self._bulk_taken.close()
         self.rings.close()
         for fd in self._fds.values():
             os.close(fd)
@@ -223,7 +225,7 @@ class Program:
 
     def _count_taken(self, size: int) -> None:
         self._taken += size
-        self._bulk_taken[_KEY_0] = _U64.pack(self._taken)
+        _U64.pack_into(self._bulk_taken, 0, self._taken)
 
 
 def _number(array: BpfMap, index: int) -> int:

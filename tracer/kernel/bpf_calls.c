@@ -185,9 +185,12 @@ BPF_RINGBUF_OUTPUT(data_ring, 1);
 BPF_RINGBUF_OUTPUT(control_ring, 1);
 BPF_RINGBUF_OUTPUT(vital_ring, 1);
 BPF_RINGBUF_OUTPUT(bulk_ring, 1);
-/* Bytes that were put into the last one, and that user space has taken out. */
+/*
+ * Bytes that were put into the last one, and that user space has taken out: it maps that into
+ * its memory, for a call of ours may make the kernel leave out a run for somebody else.
+ */
 BPF_ARRAY(bulk_sent, u64, 1);
-BPF_ARRAY(bulk_taken, u64, 1);
+BPF_F_TABLE("array", u32, u64, bulk_taken, 1, BPF_F_MMAPABLE);
 BPF_TABLE("lru_hash", u32, struct bulk_quota, bulk_quotas, 4096);
 
 /* By enum own_run. */
