@@ -26,7 +26,7 @@ from ..events.memory import Memory
 from ..events.object import Described
 from ..events.value import Detail, Enum, Fd, Item, Items
 from ..events.wire import ATTR_MAX, COMMAND_OTHER
-from . import truth, uapi
+from . import truth, uapi, why
 from .layout import Command, Details, Field, nested
 from .progs import PROG_TEST_RUN
 from .table import COMMANDS
@@ -39,6 +39,7 @@ _RUN_PROG: Final = PROG_TEST_RUN.layout.offset_of("prog_fd")
 _LOADER: Final = 31  # BPF_PROG_TYPE_SYSCALL
 _OBJECTS: Final = 4096
 _TEMPLATES: Final = 4096
+_LOGS: Final = "log_buf", "btf_log_buf"
 _NO_OBJECTS: Final[Mapping[int, Described]] = {}
 
 
@@ -84,6 +85,10 @@ class Decoder:
 
     def decode(self, call: Call) -> Event:
         """What the call was. Any call has an answer; nothing is raised."""
+        event = self._decode(call)
+        return event._replace(reason=_reason(event)) if call.retval < 0 else event
+
+    def _decode(self, call: Call) -> Event:
         command = self._commands.get(call.command)
         notes = _circumstances(call) + self._blind_spots(call)
         if command is None:
@@ -124,6 +129,11 @@ class Decoder:
     def _described_once(self, found: Object) -> Described:
         types = self._object_types.get(found.kind)
         return Described(found, types.names.get(found.type) or hex(found.type) if types else "")
+
+
+def _reason(event: Event) -> str:
+    log = next((memory.blob.data for name, memory in event.memory if name in _LOGS), b"")
+    return why.reason(event.command, event.call, event.attr, log)
 
 
 def _absence(call: Call) -> Absence | None:

@@ -103,6 +103,27 @@ CGROUP = frozenset(
     value for value, name in ATTACH_TYPE.names.items() if name.startswith("BPF_CGROUP_")
 ) | _attach_types("LSM_CGROUP")
 
+
+
+def _prog_types(names: str) -> frozenset[int]:
+    wanted = {f"BPF_PROG_TYPE_{name}" for name in names.split()}
+    found = frozenset(value for value, name in PROG_TYPE.names.items() if name in wanted)
+    assert len(found) == len(wanted), f"misspelt program type in {names}"
+    return found
+
+
+# is_net_admin_prog_type() and is_perfmon_prog_type() of kernel/bpf/syscall.c: what loading one
+# takes besides CAP_BPF.
+NEEDS_NET_ADMIN = _prog_types("""
+    SCHED_CLS SCHED_ACT XDP CGROUP_SOCK LWT_IN LWT_OUT LWT_XMIT SOCK_OPS SK_SKB CGROUP_DEVICE
+    SK_MSG CGROUP_SOCK_ADDR LWT_SEG6LOCAL FLOW_DISSECTOR CGROUP_SYSCTL CGROUP_SOCKOPT EXT
+    NETFILTER
+""")
+NEEDS_PERFMON = _prog_types("""
+    KPROBE TRACEPOINT PERF_EVENT RAW_TRACEPOINT RAW_TRACEPOINT_WRITABLE TRACING STRUCT_OPS LSM
+    EXT
+""")
+
 OF_MAPS = frozenset(value for value, name in MAP_TYPE.names.items() if name.endswith("_OF_MAPS"))
 
 BPF_F_REPLACE = 1 << 2

@@ -180,6 +180,8 @@ def assembled(
         "bpf": _bpf(event, parts),
         **parts.shared.caller,
     }
+    if event.reason:
+        document["error"] = {"message": event.reason}
     if message:
         document["message"] = message
     return document

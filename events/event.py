@@ -102,6 +102,8 @@ class Event(NamedTuple):
     """What a reader should know about how far to trust this event."""
     differs: tuple[str, ...] = ()
     """Fields of which the kernel has something else than was passed, or may have."""
+    reason: str = ""
+    """Why a call failed, in a few words; empty if it did not, or if nobody knows."""
 
     @property
     def action(self) -> str:

@@ -71,10 +71,12 @@ def result(event: Event) -> str:
 
 
 def _remarks(event: Event) -> str:
-    # What would otherwise make a wrong line look right.
+    # What would otherwise make a wrong line look right, and why the call failed.
     remarks = [note for note in _REMARKABLE if note in event.notes]
     if event.differs:
         remarks.append(f"{TOCTOU_SUSPECT}: {', '.join(event.differs)}")
+    if event.reason:
+        remarks.append(event.reason.replace("*/", "* /"))
     return f" /* {'; '.join(remarks)} */" if remarks else ""
 
 

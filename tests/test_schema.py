@@ -215,7 +215,7 @@ _FULL_CALL = call_of(
     15 | COMMON_ATTRS,
     attr("iIQ", 3, 8, 0xCAFE) + b"\1",
     attr("iIQ", 3, 4, 0xCAFE) + b"\1",
-    retval=-22,
+    retval=-7,
     common=(0xBEEF, 24),
     objects={0: map_of()},
     memory={8: blob(b"\1\2", 9, PartState.CUT | PartState.AT_EXIT)},
@@ -328,7 +328,7 @@ def test_a_field_that_is_not_in_the_schema_is_refused(document: ecs.Document) ->
 
 
 OPTIONAL = {
-    "message", "host.id", "container", "container.runtime", "orchestrator",
+    "message", "error", "host.id", "container", "container.runtime", "orchestrator",
     "process.entity_id", "process.executable", "process.args", "process.start",
     "process.working_directory", "process.parent", "process.parent.entity_id",
     "process.parent.executable", "process.parent.name",

@@ -817,8 +817,23 @@ def test_types_of_a_newer_kernel_show_by_its_names() -> None:
     ],
 )
 def test_results(retval: int, shown: str) -> None:
-    line = line_of(call_of(22, attr("i", 3), retval=retval))
+    """Behind them may be why it failed, see test_why.py."""
+    line = line_of(call_of(22, attr("i", 3), retval=retval)).partition(" /* ")[0]
     assert line == f"bpf(BPF_MAP_FREEZE, {{map_fd=3}}, 4) = {shown}"
+
+
+def test_why_it_failed_stands_behind_the_result() -> None:
+    line = line_of(call_of(22, attr("i", 3), retval=-524))
+    assert line.endswith(
+        " = -1 ENOTSUPP (Unknown error 524) /* maps of this type cannot be frozen */"
+    )
+
+
+def test_what_a_caller_wrote_into_its_log_does_not_end_the_remark() -> None:
+    load = call_of(
+        5, attr("IIQQIIQ", 1, 1, 1, 2, 1, 64, 3), retval=-13, memory={32: blob(b"x */ = 3")}
+    )
+    assert line_of(load).endswith("/* x * / = 3 */")
 
 
 # --- Strings -----------------------------------------------------------------------------
