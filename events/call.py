@@ -39,6 +39,15 @@ class Object(NamedTuple):
     """Of a program: 8 bytes."""
 
 
+class ProgramMaps(NamedTuple):
+    """The maps that a program which was loaded refers to, as the verifier found them."""
+
+    ids: tuple[int, ...]
+    """In the order in which the verifier came upon them."""
+    total: int
+    """As many as there are."""
+
+
 class PartState(IntFlag):
     """``PART_...`` of events/wire.h: why data is not simply all there."""
 
@@ -140,6 +149,8 @@ class Call(NamedTuple):
     """
     kernel: bytes | None
     """The kernel's own copy of attr: what it acted on. None if there was none to be had."""
+    maps: ProgramMaps | None = None
+    """Of the program that was loaded; None: it was none, or they could not be read."""
 
     @property
     def via(self) -> str:

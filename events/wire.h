@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 /* A change of any layout below changes this number; recordings carry it. */
-#define WIRE_VERSION 3
+#define WIRE_VERSION 4
 
 /* Room for one attr: bpf(2) takes at most a page, and the smallest page is 4096. */
 #define ATTR_MAX 4096
@@ -91,6 +91,8 @@ enum part_kind {
 	PART_MEMORY = 5,	/* what the pointer at offset slot leads to */
 	PART_OBJECT_EXIT = 6,	/* as PART_OBJECT, after a call into RING_VITAL */
 	PART_ATTR_KERNEL = 7,	/* the kernel's own copy of attr; left out if CALL_SAME_ATTR */
+	PART_MAPS = 8,		/* __u32 ids of the maps that a loaded program refers to; wanted
+				 * is how many there are */
 };
 
 struct part {
@@ -119,6 +121,8 @@ enum object_kind {
 #define OBJECT_KINDS 5
 
 #define OBJECT_NAME_LEN 16
+
+#define PROG_MAPS_MAX 32	/* in PART_MAPS */
 #define TAG_LEN 8
 
 /* A BPF object behind a descriptor. */

@@ -21,10 +21,11 @@ from .call import (
     Object,
     ObjectKind,
     PartState,
+    ProgramMaps,
 )
 from .errors import WireError
 
-WIRE_VERSION: Final = 3
+WIRE_VERSION: Final = 4
 ATTR_MAX: Final = 4096
 ATTR_INLINE: Final = 192
 COMM_LEN: Final = 16
@@ -58,6 +59,8 @@ PART_RESULT: Final = 4
 PART_MEMORY: Final = 5
 PART_OBJECT_EXIT: Final = 6
 PART_ATTR_KERNEL: Final = 7
+PART_MAPS: Final = 8
+PROG_MAPS_MAX: Final = 32
 
 PART_CUT: Final = int(PartState.CUT)
 PART_UNREADABLE: Final = int(PartState.UNREADABLE)
@@ -171,6 +174,7 @@ _unpack = CALL_RECORD.unpack_from
 _unpack_part = PART.unpack_from
 _FIXED = CALL_RECORD.size
 _PART = PART.size
+_ID = Struct("=I")
 _OBJECT_KINDS = frozenset(map(int, ObjectKind))
 _NO_OBJECTS: Mapping[int, Object] = MappingProxyType({})
 _NO_MEMORY: Mapping[int, Blob] = MappingProxyType({})
@@ -221,6 +225,7 @@ def _call(record: bytes) -> Call:
     objects: dict[int, Object] = {}
     objects_after: dict[int, Object] = {}
     memory: dict[int, Blob] = {}
+    maps: ProgramMaps | None = None
     at = _FIXED
     while at + _PART <= end:
         kind, state, slot, length, wanted = _unpack_part(record, at)
@@ -245,12 +250,18 @@ def _call(record: bytes) -> Call:
         elif kind == PART_ATTR_KERNEL:
             kernel = data
         else:
-            raise WireError(f"a part of unknown kind {kind}")
+            maps = _maps(kind, data, wanted)
     return Call._make((
         flags, *fixed, _name(comm), entry, entry if exit_ is None else exit_,
         objects or _NO_OBJECTS, memory or _NO_MEMORY, objects_after or _NO_OBJECTS,
-        entry if flags & CALL_SAME_ATTR else kernel,
+        entry if flags & CALL_SAME_ATTR else kernel, maps,
     ))  # fmt: skip
+
+
+def _maps(kind: int, data: bytes, wanted: int) -> ProgramMaps:
+    if kind != PART_MAPS or len(data) % _ID.size:
+        raise WireError(f"a part of unknown kind {kind}")
+    return ProgramMaps(tuple(number for (number,) in _ID.iter_unpack(data)), wanted)
 
 
 @lru_cache(maxsize=4096)

@@ -176,6 +176,9 @@ def records_of(call: Call) -> list[bytes]:
         parts += part(7, call.kernel)
     for slot, found in call.objects_after.items():
         parts += part(6, object_bytes(found), slot=slot)
+    if call.maps is not None:
+        ids = call.maps.ids
+        parts += part(8, struct.pack(f"{len(ids)}I", *ids), wanted=call.maps.total)
     for slot, memory in call.memory.items():
         data = memory.data
         if memory.state & PartState.CHUNKED:
@@ -194,7 +197,7 @@ def record_of(call: Call) -> bytes:
 
 
 def call_record(call: Call, parts: bytes) -> bytes:
-    flags, *fixed, comm, _, _, _, _, _, _ = call
+    flags, *fixed, comm, _, _, _, _, _, _, _ = call
     return struct.pack(CALL_LAYOUT, 1, flags, len(parts), *fixed, comm) + parts
 
 

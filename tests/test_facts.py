@@ -20,6 +20,7 @@ TASK_PT_REGS, CURRENT_TASK_BTF = 175, 158
 OFFSETS = {member: 8 * number for number, member in enumerate([*TASK, *PATHS, *OBJECTS], 1)}
 OFFSETS |= {"bpf_map.map_type": 24, "bpf_map.key_size": 28, "bpf_map.value_size": 32}
 OFFSETS |= {"bpf_prog.len": 4, "bpf_prog.insnsi": 72}
+OFFSETS |= {"bpf_prog_aux.used_maps": 80, "bpf_prog_aux.used_map_cnt": 88}
 OFFSETS |= {"bpf_map.max_entries": 36, "task_struct.loginuid": 4, "task_struct.pid": 12}
 
 FULL = Facts(
@@ -54,7 +55,8 @@ def x86(monkeypatch: pytest.MonkeyPatch) -> None:
 
 ARGUMENTS = {"ARG1_OFFSET", "ARG2_OFFSET", "ARG3_OFFSET", "ARG4_OFFSET", "ARG5_OFFSET",
              "HAVE_REGISTERS"}  # fmt: skip
-ALL = {"HAVE_KERNEL_READS", "HAVE_TASK", "HAVE_PATHS", "HAVE_OBJECTS", *ARGUMENTS}
+ABOUT_OBJECTS = {"HAVE_OBJECTS", "HAVE_PROG_MAPS"}
+ALL = {"HAVE_KERNEL_READS", "HAVE_TASK", "HAVE_PATHS", *ABOUT_OBJECTS, *ARGUMENTS}
 
 
 # --- All or nothing of it ----------------------------------------------------------------
@@ -82,10 +84,11 @@ def test_without_any_member_of_the_task_nothing_needs_it(member: str) -> None:
 @pytest.mark.usefixtures("x86")
 def test_without_other_members_the_rest_goes_on() -> None:
     for member in PATHS:
-        both = {"HAVE_PATHS", "HAVE_OBJECTS"} if member in OBJECTS else {"HAVE_PATHS"}
-        assert haves(without(member)) == ALL - both
+        objects = ABOUT_OBJECTS if member in OBJECTS else set()
+        assert haves(without(member)) == ALL - {"HAVE_PATHS"} - objects
     for member in OBJECTS:
-        assert haves(without(member)) == ALL - {"HAVE_OBJECTS"}
+        assert haves(without(member)) == ALL - ABOUT_OBJECTS
+    assert haves(without("bpf_prog_aux.used_maps")) == ALL - {"HAVE_PROG_MAPS"}
     assert haves(without("task_struct.loginuid")) == ALL
     flags = without("task_struct.loginuid").flags(kernel_reads=True)
     assert not [flag for flag in flags if "loginuid" in flag]

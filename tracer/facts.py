@@ -79,6 +79,7 @@ _OBJECTS: Final = (
     "bpf_prog_aux.name", "bpf_link.id", "bpf_link.type", "bpf_link.prog", "btf.id",
 )  # fmt: skip
 _INSNS: Final = ("bpf_prog.len", "bpf_prog.insnsi")
+_PROG_MAPS: Final = ("bpf_prog_aux.used_maps", "bpf_prog_aux.used_map_cnt")
 _SIZES: Final = ("bpf_map.key_size", "bpf_map.value_size", "bpf_map.max_entries")
 """Read at once with ``bpf_map.map_type``, behind which they stand."""
 _OPTIONAL: Final = (
@@ -118,9 +119,9 @@ class Facts(NamedTuple):
         if self.has_task:
             flags += ["-DHAVE_TASK=1", f"-DSIZE_upid={self.upid_size}"]
             flags += _offset_flags(self.offsets)
-            flags += ["-DHAVE_PATHS=1"] * paths + ["-DHAVE_OBJECTS=1"] * (
-                kernel_reads and self.has_objects
-            )
+            objects = kernel_reads and self.has_objects
+            flags += ["-DHAVE_PATHS=1"] * paths + ["-DHAVE_OBJECTS=1"] * objects
+            flags += ["-DHAVE_PROG_MAPS=1"] * (objects and self._has(*_PROG_MAPS))
         if _is_preemptible() and {*_PREEMPTION} <= self.functions.keys():
             disable, enable = (self.functions[name][0] for name in _PREEMPTION)
             flags += [f"-DPREEMPT_DISABLE={KFUNC | disable}", f"-DPREEMPT_ENABLE={KFUNC | enable}"]
@@ -217,7 +218,9 @@ def gather() -> Facts:
         return Facts({}, {}, 0, frozenset(), {}, {}, f"{btf.VMLINUX}: {reason}")
     names = {enum: found for enum in uapi.ENUMS if (found := kernel.enum(enum))}
     helpers = frozenset(kernel.enum(btf.HELPERS))
-    offsets = kernel.offsets([*_TASK, *_PATHS, *_OBJECTS, *_SIZES, *_INSNS, *_OPTIONAL])
+    offsets = kernel.offsets(
+        [*_TASK, *_PATHS, *_OBJECTS, *_SIZES, *_INSNS, *_PROG_MAPS, *_OPTIONAL]
+    )
     types = kernel.typedefs(map(_TYPE_OF.format, TRACEPOINTS))
     tracepoints = {
         name: types[kind] for name in TRACEPOINTS if (kind := _TYPE_OF.format(name)) in types

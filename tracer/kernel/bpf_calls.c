@@ -680,6 +680,10 @@ static __always_inline int take_bulk_step(int user)
 	if (more)
 		return STEP_EXIT_BULK;
 	end_bulk(thread, plan);
+#ifdef HAVE_PROG_MAPS
+	if (plan->special[SHAPE_BULK] && thread->call.retval >= 0)
+		take_maps(thread);
+#endif
 	return STEP_EXIT_LONG;
 }
 

@@ -156,6 +156,22 @@ static __always_inline bool describe(struct task_struct *task, u32 fd, struct ob
 	return true;
 }
 
+#ifdef HAVE_PROG_MAPS
+/* The struct bpf_prog, or 0 if that is none. */
+static __always_inline u64 prog_behind(struct task_struct *task, u32 fd)
+{
+	int zero = 0;
+	struct object_ops *known = object_ops.lookup(&zero);
+	struct file_view view = {};
+	u64 file = file_behind(task, fd);
+
+	if (!known || !file)
+		return 0;
+	view_file(file, &view);
+	return view.ops == known->ops[OBJECT_PROG] ? view.data : 0;
+}
+#endif
+
 /*
  * Run by the tracer for one descriptor of each kind, before it traces: what their
  * operations are cannot be looked up by name on every kernel. Leaves what it makes

@@ -278,6 +278,36 @@ static __always_inline bool take_bulk_row(struct thread *thread, struct scratch 
 	return thread->bulk_done < bulk.size && !(thread->bulk_state & PART_UNREADABLE);
 }
 
+#ifdef HAVE_PROG_MAPS
+/* What a program that was loaded refers to. Those are held by it and do not change. */
+static __always_inline void take_maps(struct thread *thread)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct part *part = begin_part(thread, PART_MAPS, 0);
+	u32 *ids = (void *)(part + 1);
+	u64 prog, aux = 0, maps = 0, map;
+	u32 count = 0, i;
+
+	if (!part || room_for_data(thread) < 4 * PROG_MAPS_MAX)
+		return;
+	prog = prog_behind(task, thread->call.retval);
+	if (!prog)
+		return;
+	READ(aux, prog + OFF_bpf_prog_aux);
+	READ(count, aux + OFF_bpf_prog_aux_used_map_cnt);
+	READ(maps, aux + OFF_bpf_prog_aux_used_maps);
+	part->wanted = count;
+	NO_UNROLL
+	for (i = 0; i < PROG_MAPS_MAX && i < count; i++) {
+		map = 0;
+		READ(map, maps + 8 * (u64)i);
+		READ(ids[i], map + OFF_bpf_map_id);
+	}
+	part->len = 4 * i;
+	end_part(thread, part->len);
+}
+#endif
+
 static __always_inline void end_bulk(struct thread *thread, struct command_plan *plan)
 {
 	struct bulk bulk;
