@@ -207,7 +207,7 @@ def _decoded(
     passed, how = _passed(call)
     plan = command.layout.plan(size, len(passed))
     exit_ = call.exit
-    if plan.has_outputs and len(exit_) < min(size, len(passed)):
+    if plan.has_outputs and (len(exit_) < min(size, len(passed)) or not call.returned):
         exit_ = passed
         how += (OUTPUT_UNREADABLE,)
     differs = truth.differences(command, call, passed)

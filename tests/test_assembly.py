@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpfsnoop.events.call import Blob, Call, PartState
+from bpfsnoop.events.call import Blob, Call, CallFlag, PartState
 from bpfsnoop.events.errors import WireError
 from bpfsnoop.tracer import assembly
 from bpfsnoop.tracer.assembly import Assembly
@@ -118,6 +118,15 @@ def test_chunks_of_a_call_that_was_lost_are_not_taken_for_those_of_the_next() ->
     (call,) = fed([*chunks, *records_of(later)])
     assert call == later
     assert call.memory[8].lost
+
+
+def test_what_the_kernel_calls_within_a_call_leaves_its_parts_alone() -> None:
+    """The inner one returns first, though it began later."""
+    outer = call_of(10, bytes(300))._replace(start_ns=100)
+    inner = call_of(0, bytes(20), flags=CallFlag.KERNEL)._replace(start_ns=200)
+    *parts, last = records_of(outer)
+    assert parts
+    assert fed([*parts, *records_of(inner), last]) == [inner, outer]
 
 
 def test_chunks_of_what_the_call_does_not_have_are_no_matter() -> None:

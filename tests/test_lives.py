@@ -3,11 +3,12 @@
 
 import pytest
 
+from bpfsnoop.decoders.tag import tags
 from bpfsnoop.events.call import RESULT, Call, CallFlag
 from bpfsnoop.events.notice import Notice, Reason
 from bpfsnoop.tracer.lives import GRACE_NS, Lives
 from bpfsnoop.tracer.witness import Life, What
-from calls import call_of, prog_of
+from calls import blob, call_of, prog_of
 
 SINCE = 1_000
 OWN = 4_242
@@ -101,13 +102,39 @@ def test_a_call_whose_begin_was_not_seen_vouches_for_what_it_made_alone(lives: L
     assert unseen(lives.end()) == [(7, "")]
 
 
-def test_a_call_whose_end_was_not_seen_vouches_for_one_program(lives: Lives) -> None:
+INSNS = bytes.fromhex("b700000000000000 9500000000000000")
+
+
+def left_open(begun: int, given_up: int) -> Call:
+    """A load that was not seen to return."""
+    late = call(begun, given_up)._replace(flags=int(CallFlag.NO_EXIT), objects={})
+    return late._replace(memory={8: blob(INSNS)})
+
+
+def test_a_call_whose_end_was_not_seen_vouches_for_its_own_program(lives: Lives) -> None:
     """It is told when its thread has got further, and may have been over long before."""
-    late = call(1_990, 2_500)._replace(flags=int(CallFlag.NO_EXIT), objects={})
-    assert lives.feed([loaded(2_000), loaded(2_100, prog_id=777)], [late], 3_000) == []
+    (tag, *_) = tags(INSNS)
+    others = [loaded(1_995, prog_id=30), loaded(2_100, prog_id=777)]
+    late = left_open(1_990, 2_500)
+    assert lives.feed([*others, loaded(2_000)._replace(tag=tag)], [late], 3_000) == []
+    assert sorted(left.prog.id for left in lives.end() if left.prog) == [30, 777]
+
+
+def test_a_call_whose_end_was_not_seen_vouches_once(lives: Lives) -> None:
+    (tag, *_) = tags(INSNS)
+    same = [loaded(at, prog_id=at)._replace(tag=tag) for at in (2_000, 2_100)]
+    assert lives.feed(same, [left_open(1_990, 2_500)], 3_000) == []
     (left,) = lives.end()
     assert left.prog
-    assert left.prog.id == 777
+    assert left.prog.id == 2_100
+
+
+def test_a_run_whose_end_was_not_seen_is_not_blamed(lives: Lives) -> None:
+    """For loads that its thread made afterwards."""
+    run = call(1_990, 2_500, cmd=10)._replace(flags=int(CallFlag.NO_EXIT))
+    assert lives.feed([loaded(2_400)], [run], 3_000) == []
+    assert lives.feed([], [call(2_390, 2_410)], 3_000) == []
+    assert lives.end() == []
 
 
 def test_a_call_that_made_another_program_is_no_excuse(lives: Lives) -> None:

@@ -158,6 +158,24 @@ def test_what_waits_is_limited() -> None:
     assert times(drained)[-1] == 200
 
 
+def test_what_is_held_back_is_limited_too() -> None:
+    """A thread may be kept from finishing its record for as long as somebody likes."""
+    host = Host()
+    host.fakes[RING_BULK].busy = True
+    record = returned(100)
+    some = BACKLOG // len(record) // 2
+    for _ in range(10):
+        host.put(RING_CONTROL, *[record] * some)
+        assert host.drain().held
+    taken = 10 * some - len(host.fakes[RING_CONTROL].records)
+    assert BACKLOG <= taken * len(record) <= 2 * BACKLOG
+    host.fakes[RING_BULK].busy = False
+    seen = 0
+    while (drained := host.drain()).held or drained.records:
+        seen += len(drained.records)
+    assert seen == 10 * some
+
+
 def test_a_record_that_is_still_written_holds_back_what_is_later() -> None:
     host = Host()
     host.put(RING_DATA, returned(100))

@@ -159,6 +159,7 @@ def test_the_shared_bit_is_only_set_if_it_may_be_needed() -> None:
         (Selection(results="successful"), {"retval": 0}, {"retval": 0, "flags": CallFlag.NO_EXIT}),
         (Selection(results="failed"), {"retval": -1}, {"retval": -1, "flags": CallFlag.NO_EXIT}),
         (Selection(min_duration_ns=50), {"duration_ns": 50}, {"duration_ns": 49}),
+        (Selection(min_duration_ns=5), {"duration_ns": 5}, {"flags": CallFlag.NO_EXIT}),
     ],
 )  # fmt: skip
 def test_selection(

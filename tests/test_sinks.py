@@ -540,7 +540,7 @@ def test_the_table_counts_no_time_that_nobody_knows(path: Path, output: Output) 
         for flags in (0, CallFlag.NO_ENTRY, CallFlag.NO_EXIT)
     ]
     assert _table(path, output, *calls)[2] == (
-        "100.00    0.000001           0         3           BPF_MAP_LOOKUP_ELEM"
+        "100.00    0.000001           1         3           BPF_MAP_LOOKUP_ELEM"
     )
 
 

@@ -3,7 +3,7 @@
 
 from typing import Final
 
-from ..events.call import Call, Chunk, Image
+from ..events.call import Call, CallFlag, Chunk, Image
 from ..events.wire import ANNOUNCE_AGAIN, PART_ATTR_ENTRY, PART_ATTR_EXIT, PART_MEMORY, parse
 from .recent import Recent
 
@@ -14,6 +14,7 @@ IMAGES_BYTES: Final = 8 << 20
 PENDING_MAX: Final = 32 << 20
 """Bytes of calls that have not returned: 40 programs of 100,000 instructions."""
 
+_KERNEL: Final = int(CallFlag.KERNEL)
 _EACH: Final = 256
 """Bytes that a chunk takes here beside its data, about."""
 
@@ -69,10 +70,13 @@ class Assembly:
                 self._forget(forgotten)
 
     def _parts_of(self, call: Call) -> _Parts | None:
-        # A thread's calls come in their order: of earlier ones only these parts came.
+        # A thread's calls come in their order: of earlier ones only these parts came. That
+        # within which the kernel made this one is still under way.
         calls = self._pending[call.tid]
-        for start_ns in [each for each in calls if each < call.start_ns]:
-            self._forget(calls.pop(start_ns))
+        while (
+            not call.flags & _KERNEL and (first := next(iter(calls), call.start_ns)) < call.start_ns
+        ):
+            self._forget(calls.pop(first))
         parts = calls.pop(call.start_ns, None)
         if not calls:
             del self._pending[call.tid]

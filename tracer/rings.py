@@ -26,9 +26,12 @@ class _Stream:
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
-        self._last_ns = 0
+        self.last_ns = 0
+        """When the last of those that were read returned."""
         self.calls: deque[tuple[int, bytes]] = deque()
         """That wait, with the time at which they returned."""
+        self.size = 0
+        """Of those, bytes."""
 
     def drain(self, ahead: list[bytes]) -> int:
         """Takes what is there.
@@ -41,17 +44,19 @@ class _Stream:
             if record_kind(record) == RECORD_CALL:
                 # Those of several CPUs may stand a little out of order.
                 now_ns = returned_ns(record)
-                self._last_ns = max(self._last_ns, now_ns)
+                self.last_ns = max(self.last_ns, now_ns)
                 self.calls.append((now_ns, record))
+                self.size += len(record)
             else:
                 ahead.append(record)
-        return _NEVER if whole else self._last_ns
+        return _NEVER if whole else self.last_ns
 
     def take(self, horizon_ns: int) -> list[tuple[int, bytes]]:
         """Those that returned no later."""
         due = []
         while self.calls and self.calls[0][0] <= horizon_ns:
             due.append(self.calls.popleft())
+            self.size -= len(due[-1][1])
         return due
 
 
@@ -89,8 +94,7 @@ class Rings:
 
     def drain(self) -> Drained:
         """A few of those that are there, oldest first."""
-        if self._ready_size < self._backlog:
-            self._empty_rings()
+        self._read()
         records = [self._ready.popleft() for _ in range(min(_AT_A_TIME, len(self._ready)))]
         self._ready_size -= sum(map(len, records))
         if not self._ready:
@@ -101,11 +105,17 @@ class Rings:
         held = bool(self._ready) or any(stream.calls for stream in self._streams)
         return Drained(records, held, self._until_ns)
 
-    def _empty_rings(self) -> None:
+    def _read(self) -> None:
+        waiting = self._ready_size + sum(stream.size for stream in self._streams)
+        if self._ready and waiting >= self._backlog:
+            return
         horizon_ns = self._now_ns()
         ahead: list[bytes] = []
         for stream in self._streams:
-            horizon_ns = min(horizon_ns, stream.drain(ahead))
+            # A record that is long in being written may hold back all that is behind it.
+            full = stream.calls and waiting >= self._backlog
+            read_ns = stream.last_ns if full else stream.drain(ahead)
+            horizon_ns = min(horizon_ns, read_ns)
         # After the calls: of these, all of it has been sent by now.
         bulk, whole = self._bulk.drain()
         if bulk:

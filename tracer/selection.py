@@ -130,9 +130,14 @@ class Selection:
             and (not self.pids or call.tgid in self.pids)
             and (not self.uids or call.uid in self.uids)
             and (not self.comms or call.comm in self.comms)
-            and call.duration_ns >= self.min_duration_ns
+            and self._wants_duration(call)
             and self._wants_result(call)
         )
+
+    def _wants_duration(self, call: Call) -> bool:
+        if not self.min_duration_ns:
+            return True
+        return call.timed and call.duration_ns >= self.min_duration_ns
 
     def _wants_result(self, call: Call) -> bool:
         if self.results == "all":

@@ -308,6 +308,8 @@ class JsonSink:
 @dataclass
 class _Sum:
     calls: int = 0
+    timed: int = 0
+    """Calls of which it is known how long they took."""
     errors: int = 0
     ns: int = 0
 
@@ -325,6 +327,7 @@ class SummarySink:
         row.calls += 1
         row.errors += event.failed
         if event.call.timed:
+            row.timed += 1
             row.ns += event.call.duration_ns
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
@@ -340,6 +343,7 @@ class SummarySink:
         rows = sorted(self._sums.items(), key=lambda item: (-item[1].ns, item[0]))
         total = _Sum(
             sum(row.calls for _, row in rows),
+            sum(row.timed for _, row in rows),
             sum(row.errors for _, row in rows),
             sum(row.ns for _, row in rows),
         )
@@ -352,7 +356,7 @@ class SummarySink:
 
 def _summary_row(name: str, row: _Sum, total_ns: int) -> str:
     percent = 100 * row.ns / total_ns if total_ns else 0.0
-    per_call = row.ns // 1000 // row.calls if row.calls else 0
+    per_call = row.ns // 1000 // row.timed if row.timed else 0
     errors = str(row.errors or "")
     return f"{percent:6.2f} {row.ns / _SECOND:11.6f} {per_call:11} {row.calls:9} {errors:>9} {name}"
 

@@ -436,6 +436,16 @@ static __always_inline bool is_open(u32 tid)
 	return thread && thread->open;
 }
 
+/* The kernel itself makes a call, for the thread; of those only a layer of functions tells. */
+static __always_inline bool is_open_inside(u32 tid)
+{
+#ifdef HAVE_FUNCTIONS
+	return is_open(tid | INSIDE);
+#else
+	return false;
+#endif
+}
+
 static __always_inline void give_up_open(u32 tid)
 {
 	struct thread *thread = threads.lookup(&tid);
@@ -475,7 +485,7 @@ static __always_inline int enter(void *ctx)
 			note_run(OWN_ENTRY);
 		return ENTRY_STEPS;
 	}
-	if (is_open(id))
+	if (is_open(id) || is_open_inside(id))
 		return STEP_ENTER_GIVE_UP;
 	if (!wanted_call(cfg, args.cmd))
 		return ENTRY_STEPS;
@@ -711,7 +721,7 @@ static __always_inline int exit(void *ctx)
 
 	u64 id = bpf_get_current_pid_tgid();
 
-	if (is_left_open(id))
+	if (is_left_open(id) || is_open_inside(id))
 		return STEP_EXIT_GIVE_UP;
 
 	struct thread *thread = returning(ctx, id, AT_EXIT);
@@ -739,10 +749,18 @@ int exit_bpf(void *ctx)
 	return 0;
 }
 
+/* What is not that call which returns. */
+static __always_inline void give_up_others(u32 tid)
+{
+	give_up_open(tid | INSIDE);
+	if (is_left_open(tid))
+		give_up_open(tid);
+}
+
 int step_exit_give_up(void *ctx)
 {
 	preemption_off();
-	give_up_all(bpf_get_current_pid_tgid());
+	give_up_others(bpf_get_current_pid_tgid());
 	preemption_on();
 	exit_steps.call(ctx, STEP_EXIT_AGAIN);
 	return 0;
@@ -826,6 +844,7 @@ int exec_task(void *ctx)
 	u32 now = bpf_get_current_pid_tgid();
 
 	if (before != now) {
+		give_up_all(before);
 		forget_thread(before);
 		forget_thread(before | INSIDE);
 	}

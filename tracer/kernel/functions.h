@@ -76,7 +76,8 @@ static __always_inline bool is_late(u32 tid, struct arguments *args)
 #ifdef PREEMPT_DISABLE
 	struct thread *thread = threads.lookup(&tid);
 
-	return !thread || !thread->open || !has_arguments(&thread->call, args);
+	/* What the kernel has copied is that of a call before this one, with the same arguments. */
+	return !thread || !thread->open || thread->copied || !has_arguments(&thread->call, args);
 #else
 	return false;
 #endif
@@ -183,12 +184,22 @@ int enter_give_up(void *ctx)
 	return 0;
 }
 
+/* It may be the thread's own call, if we were left out where the inner one returned. */
+static __always_inline bool is_inner_return(void *ctx)
+{
+#ifdef FUNCTIONS_BY_BTF
+	return FUNCTION_ARG(2) & 1;
+#else
+	return true;	/* a kretprobe does not know */
+#endif
+}
+
 static __always_inline struct thread *returning_inside(void *ctx, u64 id)
 {
 	u32 tid = id;
 	struct thread *outer = threads.lookup(&tid);
 
-	if (outer && outer->inside) {
+	if (outer && outer->inside && is_inner_return(ctx)) {
 		struct thread *inner = under_way(tid);
 
 		if (!inner)	/* one that is not wanted */
@@ -253,7 +264,7 @@ int inside_process(void *ctx)
 int inside_give_up(void *ctx)
 {
 	preemption_off();
-	give_up_all(bpf_get_current_pid_tgid());
+	give_up_others(bpf_get_current_pid_tgid());
 	preemption_on();
 	inside_steps.call(ctx, STEP_EXIT_AGAIN);
 	return 0;
@@ -279,6 +290,14 @@ int inside_long(void *ctx)
 	return 0;
 }
 
+/* The call that is known may be one before this one, if we were left out in between. */
+static __always_inline struct thread *checked(struct thread *thread)
+{
+	if (!thread || thread->call.flags & CALL_KERNEL || is_same_call(&thread->call))
+		return thread;
+	return NULL;
+}
+
 /* int security_bpf(int cmd, union bpf_attr *attr, unsigned int size): the kernel's copy. */
 int copied_attr(void *ctx)
 {
@@ -287,12 +306,12 @@ int copied_attr(void *ctx)
 	u32 tid = bpf_get_current_pid_tgid();
 	u64 attr = FUNCTION_ARG(1);
 	u32 size = FUNCTION_ARG(2);
-	struct thread *thread = under_way(tid);
+	struct thread *thread = checked(under_way(tid));
 	struct scratch *scratch = scratch_of(AT_COPY);
 
 	if (is_own())
 		note_run(OWN_COPIED);
-	if (thread && scratch)
+	if (thread && !thread->copied && scratch)
 		take_kernel_attr(thread, scratch, attr, size);
 	preemption_on();
 	return 0;
@@ -302,7 +321,7 @@ static __always_inline void take_checked_insns(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	u64 where = first_argument(ctx);
-	struct thread *thread = under_way(tid);
+	struct thread *thread = checked(under_way(tid));
 	struct scratch *scratch = scratch_of(AT_CHECK);
 	u64 prog = 0;
 	u32 len = 0;
