@@ -11,7 +11,7 @@ import pytest
 
 from bpfsnoop.tracer.functions import sees_inside
 from hostile import Attack, Told, hostile
-from running import PREEMPTIBLE, Document, Trace, Tracer, bpfsnoop_run, identity
+from running import PREEMPTIBLE, Document, Trace, Tracer, bpfsnoop_run
 
 pytestmark = pytest.mark.live
 
@@ -216,7 +216,7 @@ def test_threads_that_never_return_do_not_take_all_the_room(tmp_path: Path) -> N
                 loads = [line for line in attack.end() if line["what"] == "load"]
             threads = [line for line in parked.end() if line["what"] == "park"]
         finished = tracer.stop()
-    assert (finished.status, finished.complaint.count("tracing")) == (0, 1)
+    assert finished.status == 0
     trace = _trace_with_losses(out)
     shown = trace.of_processes({loads[0]["pid"]})
     tags = [
@@ -227,10 +227,18 @@ def test_threads_that_never_return_do_not_take_all_the_room(tmp_path: Path) -> N
         {"attr_read_at_exit", "entry_unseen"} <= set(event["bpf"]["notes"]) for event in shown
     )
     assert all("duration" not in event["event"] for event in shown)
+    seen = Counter(map(_key, trace.of_processes({threads[0]["pid"]})))
+    parked_calls = Counter(
+        (line["pid"], line["tid"], hex(line["attr_addr"]), line["size"]) for line in threads
+    )
+    if PREEMPTIBLE:  # of those without room, the return may be left out when all end at once
+        assert (parked_calls - seen).total() <= trace.loss["bpf"]["loss"]["unfinished"]
+        return
+    assert finished.complaint.count("tracing") == 1
     _is_complete(trace)
-    seen = Counter(map(identity, trace.of_processes({threads[0]["pid"]})))
-    for line in threads:
-        assert (
-            seen[line["pid"], line["tid"], hex(line["attr_addr"]), line["size"], line["retval"]]
-            == 1
-        )
+    assert not parked_calls - seen
+
+
+def _key(event: Document) -> tuple[int, int, str, int]:
+    process, bpf = event["process"], event["bpf"]
+    return process["pid"], process["thread"]["id"], bpf["attr_address"], bpf["size"]
