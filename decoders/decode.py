@@ -28,7 +28,8 @@ from ..events.value import Detail, Enum, Fd, Item, Items
 from ..events.wire import ATTR_MAX, COMMAND_OTHER
 from . import truth, uapi, why
 from .layout import Command, Details, Field, nested
-from .progs import PROG_TEST_RUN
+from .loads import KFUNCS, program_of
+from .progs import PROG_LOAD, PROG_TEST_RUN
 from .table import COMMANDS
 
 KernelNames = Mapping[str, Mapping[int, str]]
@@ -56,6 +57,7 @@ class Decoder:
     ) -> None:
         self._sees_inside = sees_inside
         names = kernel_names or {}
+        self._kfuncs = names.get(KFUNCS, {})
         self._unknown_commands = {
             number: name
             for number, name in names.get(_CMD, {}).items()
@@ -86,6 +88,8 @@ class Decoder:
     def decode(self, call: Call) -> Event:
         """What the call was. Any call has an answer; nothing is raised."""
         event = self._decode(call)
+        if call.command == PROG_LOAD.number:
+            event = event._replace(program=program_of(call, self._kfuncs))
         return event._replace(reason=_reason(event)) if call.retval < 0 else event
 
     def _decode(self, call: Call) -> Event:

@@ -24,8 +24,8 @@ def tags(insns: bytes) -> frozenset[bytes]:
 
     :param insns: ``struct bpf_insn`` one behind the other, as they were passed.
     """
-    stable = _without_descriptors(insns)
-    return frozenset(digest(stable).digest()[:TAG_LEN] for digest in (sha1, sha256))
+    same = stable(insns)
+    return frozenset(each(same).digest()[:TAG_LEN] for each in (sha1, sha256))
 
 
 def digest(insns: bytes) -> str:
@@ -33,18 +33,18 @@ def digest(insns: bytes) -> str:
     return str(sha256(insns).hexdigest())
 
 
-def _without_descriptors(insns: bytes) -> bytes:
-    # Those of maps differ each time that the same program is loaded.
+def stable(insns: bytes) -> bytes:
+    """The same without the descriptors of maps, which differ each time that it is loaded."""
     codes = insns[: len(insns) // _INSN * _INSN : _INSN]
-    stable = bytearray(insns)
+    same = bytearray(insns)
     number = codes.find(_WIDE)
     while number >= 0:
         at = number * _INSN
         following = insns[at + _INSN : at + _INSN + 4]
         if insns[at + 1] >> 4 in _MAP_FD:
-            stable[at + 4 : at + 8] = bytes(4)
+            same[at + 4 : at + 8] = bytes(4)
             if following == bytes(4):
-                stable[at + 12 : at + 16] = bytes(4)
+                same[at + 12 : at + 16] = bytes(4)
                 number += 1
         number = codes.find(_WIDE, number + 1)
-    return bytes(stable)
+    return bytes(same)

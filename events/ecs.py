@@ -346,7 +346,7 @@ def objects_document(event: Event) -> Document:
 
     That is the one it returned, else the first that it named. ``bpf.fd`` has all.
     """
-    if not event.behind and not event.result:
+    if not event.behind and not event.result and not event.program:
         return {}
     named = [(behind.field, behind.described) for behind in event.behind]
     if event.result:
@@ -354,7 +354,10 @@ def objects_document(event: Event) -> Document:
     objects: Document = {}
     for _, described in named:
         objects.setdefault(described.kind, described.document())
-    objects["fd"] = [_descriptor(field, described, objects) for field, described in named]
+    if event.program:
+        objects["prog"] = {**objects.get("prog", {}), **event.program.document()}
+    if named:
+        objects["fd"] = [_descriptor(field, described, objects) for field, described in named]
     return objects
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from .call import Call
 from .memory import Memory
 from .object import Described
+from .program import Program
 from .value import Items
 
 
@@ -102,6 +103,8 @@ class Event(NamedTuple):
     """What a reader should know about how far to trust this event."""
     differs: tuple[str, ...] = ()
     """Fields of which the kernel has something else than was passed, or may have."""
+    program: Program | None = None
+    """Of a load: what its instructions show."""
     reason: str = ""
     """Why a call failed, in a few words; empty if it did not, or if nobody knows."""
 

@@ -60,8 +60,10 @@ class JsonLines:
         return known
 
     def _about(self, event: Event) -> Document:
-        if not event.behind and not event.result:
+        if not event.behind and not event.result and not event.program:
             return {}
+        if event.program:
+            return ecs.objects_document(event)
         key = id(event.result), *[(field, id(described)) for field, described in event.behind]
         known = self._objects.get(key)
         if known is None:

@@ -31,6 +31,7 @@ _KIND_UNION: Final = 5
 _KIND_ENUM: Final = 6
 _KIND_TYPEDEF: Final = 8
 _KIND_FUNC: Final = 12
+_KIND_DECL_TAG: Final = 17
 _MODIFIERS: Final = frozenset({8, 9, 10, 11, 18})
 """typedef, volatile, const, restrict, type tag: the third word is the type meant."""
 _TYPE_WORDS: Final = 3
@@ -137,6 +138,21 @@ class Btf:
         found = self._types_named(set(names), _KIND_FUNC)
         first = {name: ids[0] for name in names if (ids := found.get(name))}  # in the order given
         return {name: (number, self._argument_words(number)) for name, number in first.items()}
+
+    def tagged(self, tag: str) -> dict[int, str]:
+        """The functions that a declaration tag marks, names by id."""
+        wanted = self._name_offset(tag)
+        words, places = self._words, self._places
+        marked = [
+            words[at + 2]
+            for at in places
+            if wanted and words[at] == wanted and _kind(words[at + 1]) == _KIND_DECL_TAG
+        ]
+        return {
+            number: self._string(words[places[number - 1]])
+            for number in marked
+            if 0 < number <= len(places) and _kind(words[places[number - 1] + 1]) == _KIND_FUNC
+        }
 
     def _argument_words(self, function: int) -> int:
         words, places = self._words, self._places

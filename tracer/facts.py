@@ -8,6 +8,7 @@ from struct import pack
 from typing import Any, Final, NamedTuple
 
 from ..decoders import uapi
+from ..decoders.loads import KFUNCS
 from . import btf, libc, own
 
 
@@ -217,6 +218,7 @@ def gather() -> Facts:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return Facts({}, {}, 0, frozenset(), {}, {}, f"{btf.VMLINUX}: {reason}")
     names = {enum: found for enum in uapi.ENUMS if (found := kernel.enum(enum))}
+    names[KFUNCS] = kernel.tagged(KFUNCS)
     helpers = frozenset(kernel.enum(btf.HELPERS))
     offsets = kernel.offsets(
         [*_TASK, *_PATHS, *_OBJECTS, *_SIZES, *_INSNS, *_PROG_MAPS, *_OPTIONAL]
