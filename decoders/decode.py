@@ -50,12 +50,18 @@ class Decoder:
     :param kernel_names: may be empty, and may hold more than is needed.
     :param sees_inside: calls come with the kernel's own copy of attr, and those that the kernel
         makes itself come too; None: nobody knows.
+    :param listings: disassemble programs that are loaded.
     """
 
     def __init__(
-        self, kernel_names: KernelNames | None = None, *, sees_inside: bool | None = None
+        self,
+        kernel_names: KernelNames | None = None,
+        *,
+        sees_inside: bool | None = None,
+        listings: bool = False,
     ) -> None:
         self._sees_inside = sees_inside
+        self._listings = listings
         names = kernel_names or {}
         self._kfuncs = names.get(KFUNCS, {})
         self._unknown_commands = {
@@ -89,7 +95,7 @@ class Decoder:
         """What the call was. Any call has an answer; nothing is raised."""
         event = self._decode(call)
         if call.command == PROG_LOAD.number:
-            event = event._replace(program=program_of(call, self._kfuncs))
+            event = event._replace(program=program_of(call, self._kfuncs, listings=self._listings))
         return event._replace(reason=_reason(event)) if call.retval < 0 else event
 
     def _decode(self, call: Call) -> Event:

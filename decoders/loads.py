@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a BPF_PROG_LOAD asks the kernel to load."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..events.call import RESULT, Call, PartState
 from ..events.program import Program
 from ..events.value import printable
-from . import helpers, programs
+from . import disasm, helpers, programs
 from .insn import INSN
 from .programs import Uses
 from .progs import PROG_LOAD
@@ -33,10 +33,11 @@ def _known(insns: bytes) -> _Known:
     return _Known(programs.uses(insns), digest(stable(insns)), tags(insns))
 
 
-def program_of(call: Call, kfuncs: Mapping[int, str]) -> Program | None:
+def program_of(call: Call, kfuncs: Mapping[int, str], *, listings: bool = False) -> Program | None:
     """What the instructions of a load show; None if there are none.
 
     :param kfuncs: names by BTF id, as far as they are known.
+    :param listings: disassemble it, too.
     """
     blob = call.memory.get(_INSNS)
     if blob is None or not blob.data:
@@ -58,8 +59,19 @@ def program_of(call: Call, kfuncs: Mapping[int, str]) -> Program | None:
         map_ids=call.maps.ids if call.maps else None,
         constants=uses.constants,
         strings=uses.strings,
+        listing=tuple(_listing(call, blob.data, uses, kfuncs)) if listings else (),
         cut=_cut(call, uses, whole),
     )
+
+
+def _listing(call: Call, insns: bytes, uses: Uses, kfuncs: Mapping[int, str]) -> Iterator[str]:
+    # The verifier came upon the maps in the order of the instructions, each of them once.
+    ids = call.maps.ids if call.maps else ()
+    fds: dict[int, str] = {}
+    if len(ids) == len(uses.maps) and all(found.kind == "fd" for found in uses.maps):
+        pairs = zip(uses.maps, ids, strict=True)
+        fds = {found.number: f"map[id:{number}]" for found, number in pairs}
+    return disasm.lines(insns, disasm.Names(ksyms=kfuncs, fds=fds))
 
 
 def _kfunc(found: programs.Kfunc, names: Mapping[int, str]) -> str:

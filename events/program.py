@@ -35,6 +35,8 @@ class Program(NamedTuple):
     constants: tuple[int, ...] = ()
     """Numbers that may mean something to a reader."""
     strings: tuple[str, ...] = ()
+    listing: tuple[str, ...] = ()
+    """Its instructions in the kernel's notation, if they were asked for."""
     cut: tuple[str, ...] = ()
     """Of these there are more; ``insns``: not all instructions were read."""
 

@@ -64,7 +64,7 @@ def command_line(*args: Argument, under: Sequence[str] = ()) -> list[Argument]:
     if args and args[0] == "doctor":
         return [*under, BPFSNOOP, "doctor", "--set", f"cache={code_cache()}", *args[1:]]
     kept: list[Argument] = []
-    if not args or args[0] not in ("replay", "schema"):
+    if not args or args[0] not in ("replay", "schema", "insns"):
         kept = ["--set", f"cache={code_cache()}", "--set", f"probe={PROBE}"]
     return [*under, BPFSNOOP, *kept, *args]
 

@@ -49,8 +49,10 @@ def test_defaults() -> None:
     assert _config() == Config(
         pids=(), follow=False, users=(), comms=(), cgroups=(), pid_namespace="", events=(),
         results="all", min_duration=0, format="text", message=False, timestamps="none",
-        relative=False, syscall_times=False, verbose=False, strings=32, constants="abbrev",
-        column=40, color="auto", summary="none", quiet=False, output="", record="", duration=0,
+        relative=False, syscall_times=False, verbose=False, dump_insns=False, strings=32,
+        constants="abbrev",
+        column=40, color="auto", summary="none", quiet=False, output="", save_progs="", record="",
+        duration=0,
         max_events=0, strict=False, probe="auto", witness=True, ring_size=2 << 20, max_insns=4096,
         cache="/var/cache/bpfsnoop",
     )  # fmt: skip
@@ -143,6 +145,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "relative": [Sample("true", True, "-r", True)],
     "syscall_times": [Sample("true", True, "-T", True)],
     "verbose": [Sample("true", True, "-v", True)],
+    "dump_insns": [Sample("true", True, "--dump-insns", True)],
     "strings": [Sample("0", 0, "-s 1048576", 1 << 20),
                 Sample("5", 5, "--string-limit 6 -s 7", 7)],
     "constants": [Sample("raw", "raw", "-X verbose", "verbose"),
@@ -153,6 +156,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "summary": [Sample("only", "only", "-C", "also"), Sample("also", "also", "-c", "only")],
     "quiet": [Sample("true", True, "-q", True)],
     "output": [Sample("a", "a", "-o b", "b"), Sample("''", "", "-o b -o c", "c")],
+    "save_progs": [Sample("a", "a", "--save-progs b", "b")],
     "record": [Sample("a", "a", "--record b", "b")],
     "duration": [Sample("5m", 300 * 10**9, "-d 10", 10 * 10**9),
                  Sample("500ms", 500_000_000, "--duration 2h", 7200 * 10**9)],

@@ -25,13 +25,13 @@ from bpfsnoop.events.process import Process
 from bpfsnoop.events.value import Style, Xlat
 from bpfsnoop.tracer import sinks
 from bpfsnoop.tracer.config import configured
+from bpfsnoop.tracer.say import say
 from bpfsnoop.tracer.sinks import (
     JsonSink,
     Output,
     SummarySink,
     TextSink,
     TextStyle,
-    say,
     sinks_for,
 )
 from calls import attr, blob, call_of, image_of, map_of, process_of, prog_of

@@ -13,12 +13,13 @@ from typing import Final
 
 from ..events.call import Totals
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
-from . import installed, session
+from . import installed, listing, session
 from .config import Config, add_doctor_options, add_options, configured
 from .pipeline import Outcome, run
+from .say import say
 from .selection import Selection, command_set, kernel_comm
 from .session import INTERRUPTED
-from .sinks import Output, TextStyle, say, sinks_for
+from .sinks import Output, TextStyle, sinks_for
 from .source import Replay
 
 _DONE: Final = 0
@@ -43,6 +44,7 @@ examples:
 
 subcommands:
   bpfsnoop replay FILE                  show a recording, with the same options
+  bpfsnoop insns FILE                   disassemble a program
   bpfsnoop schema                       print the JSON Schema of the documents
   bpfsnoop doctor                       what works on this host, and what helps
 
@@ -204,8 +206,31 @@ def _replay(argv: Sequence[str]) -> int:
             raise UsageError([Mistake(f"-o {options.output} is the recording itself")])
         output.begin()
         sinks = sinks_for(options, output, source.origin, several=len(options.pids) != 1)
-        outcome = run(source, selection, sinks, output, max_events=options.max_events)
+        outcome = run(
+            source, selection, sinks, output, max_events=options.max_events,
+            listings=options.dump_insns,
+        )  # fmt: skip
         return _judged(outcome, options)
+
+
+def _insns(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "bpfsnoop insns",
+        description="Disassembles a program in the kernel's notation: an object file, as"
+        " --save-progs and clang make them, or nothing but instructions.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="the program; - for standard input")
+    parser.add_argument(
+        "--classic", action="store_true",
+        help="classic BPF: instructions, or what tcpdump -ddd, -dd and iptables print",
+    )  # fmt: skip
+    parsed = parser.parse_args(argv)
+    output = Output("")
+    for line in listing.of_file(parsed.file, classic=parsed.classic):
+        output.write(f"{line}\n".encode())
+    output.flush()
+    return _DONE
 
 
 def _schema(argv: Sequence[str]) -> int:
@@ -258,6 +283,7 @@ def _print(content: bytes) -> int:
 
 _SUBCOMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "replay": _replay,
+    "insns": _insns,
     "schema": _schema,
     "doctor": _doctor,
 }

@@ -49,6 +49,7 @@ class Config:
     relative: bool
     syscall_times: bool
     verbose: bool
+    dump_insns: bool
     strings: int
     constants: str
     column: int
@@ -56,6 +57,7 @@ class Config:
     summary: str
     quiet: bool
     output: str
+    save_progs: str
     record: str
     duration: int
     max_events: int
@@ -247,6 +249,8 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
                "time spent in the call"),
         Option("verbose", _boolean, ("-v", "--verbose"), "",
                "arrays, logs and unknown bytes in full, instructions; details of errors"),
+        Option("dump_insns", _boolean, ("--dump-insns",), "",
+               "programs that are loaded, disassembled, below their calls"),
         Option("strings", _number(0, 1 << 20), ("-s", "--string-limit"), "N",
                "at most N bytes of a string, N elements of an array (32); -v shows whole arrays"),
         Option("constants", _one_of("abbrev", "raw", "verbose"), ("-X", "--const-print-style"),
@@ -265,6 +269,8 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
     WHERE: (
         Option("output", _text, ("-o", "--output"), "FILE",
                "to a file instead of standard output"),
+        Option("save_progs", _text, ("--save-progs",), "DIR",
+               "and each distinct program that is loaded to a file in DIR"),
         Option("record", _text, ("--record",), "FILE",
                "and, raw, to a file for 'bpfsnoop replay'", replay=False),
     ),

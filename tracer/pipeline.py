@@ -32,13 +32,15 @@ def run(
     output: Output,
     *,
     max_events: int = 0,
+    listings: bool = False,
 ) -> Outcome:
     """Every call of the source, decoded, to every sink, until the source is over.
 
     :param max_events: ends it after so many; 0 for no limit.
+    :param listings: disassemble programs that are loaded.
     :raises OutputError, BrokenPipeError: the output takes no more.
     """
-    stream = _Stream(source, selection, sinks, max_events)
+    stream = _Stream(source, selection, sinks, max_events, listings=listings)
     for batch in source.batches():
         stream.take(batch)
         output.flush()
@@ -54,9 +56,17 @@ class _Stream:
     """Numbers what goes to the sinks; a gap in the numbers is as wide as what was lost."""
 
     def __init__(
-        self, source: Source, selection: Selection, sinks: Sequence[Sink], max_events: int
+        self,
+        source: Source,
+        selection: Selection,
+        sinks: Sequence[Sink],
+        max_events: int,
+        *,
+        listings: bool,
     ) -> None:
-        self._decoder = Decoder(source.kernel_names, sees_inside=sees_inside(source.origin.probe))
+        self._decoder = Decoder(
+            source.kernel_names, sees_inside=sees_inside(source.origin.probe), listings=listings
+        )
         self.names = self._decoder.slot_names()
         self._guard = Guard(source.own)
         self._selection = selection

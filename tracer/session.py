@@ -21,8 +21,9 @@ from .config import Config
 from .pipeline import Outcome, run
 from .process import ProcFs
 from .program import KernelFilter, Program, possible_cpus
+from .say import say
 from .selection import CommandSet, Selection, command_set, kernel_comm
-from .sinks import Output, say, sinks_for
+from .sinks import Output, sinks_for
 from .source import Live
 from .watch import Watch
 from .witness import Witness, online_cpus
@@ -108,7 +109,10 @@ def _outcome(
     # together, it let all through.
     selection = Selection(commands, results=options.results, min_duration_ns=options.min_duration)
     sinks = sinks_for(options, outputs.shown, source.origin, several=targets.several)
-    outcome = run(source, selection, sinks, outputs.shown, max_events=options.max_events)
+    outcome = run(
+        source, selection, sinks, outputs.shown, max_events=options.max_events,
+        listings=options.dump_insns,
+    )  # fmt: skip
     for output in outputs.each():
         output.flush()
     return outcome

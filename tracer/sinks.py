@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import select
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,8 @@ from ..events.process import Process
 from ..events.value import Style, Xlat, printable
 from .config import Config
 from .recent import Recent
+from .saved import SavedPrograms
+from .say import say
 
 _BUFFER: Final = 1 << 16
 _RED, _CYAN, _DIM, _PLAIN = "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
@@ -199,6 +200,8 @@ class TextSink:
         if style.color:
             leader, call, result = self._colored(leader, call, result, event)
         self._output.write(f"{leader}{call}{padding}{result}\n".encode())
+        for line in event.program.listing if event.program else ():
+            self._output.write(f"\t{line}\n".encode())
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         integrity = notice.action == "integrity"
@@ -367,27 +370,13 @@ def sinks_for(config: Config, output: Output, origin: Origin, *, several: bool) 
     :param several: calls may come from more than one process.
     """
     style = TextStyle.of(config, terminal=output.is_terminal, several=several)
-    if config.format == "json":
-        return [JsonSink(output, origin, style if config.message else None)]
     sinks: list[Sink] = []
+    if config.save_progs:
+        sinks.append(SavedPrograms(config.save_progs))
+    if config.format == "json":
+        return [*sinks, JsonSink(output, origin, style if config.message else None)]
     if config.summary != "only":
         sinks.append(TextSink(output, style))
     if config.summary != "none":
         sinks.append(SummarySink(output))
     return sinks
-
-
-def say(message: str) -> None:
-    """One line for the person at the terminal, on standard error.
-
-    Names of files and what a recording says may be in it, so nothing that a terminal
-    would act on is left.
-    """
-    if sys.stderr is None:  # closed by whoever started us
-        return
-    harmless = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
-    try:
-        sys.stderr.write(f"bpfsnoop: {harmless}\n")
-        sys.stderr.flush()
-    except OSError:
-        pass  # nobody is there to read it
