@@ -3,6 +3,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from ..events.value import Fd
@@ -14,6 +15,7 @@ from ..events.wire import (
     RING_CONTROL,
     RING_DATA,
     RING_VITAL,
+    ROW_ASIDE,
     ROWS_MAX,
     SHAPE_BULK,
     SHAPE_BYTES,
@@ -39,19 +41,21 @@ class _Pointer(NamedTuple):
     """Of the fields beside it, by name."""
 
 
-def plans(bulk_limit: int) -> dict[int, bytes]:
+def plans(bulk_limit: int, aside: Mapping[int, Command] = MappingProxyType({})) -> dict[int, bytes]:
     """``struct command_plan`` by counter slot; other commands are read as they stand.
 
     :param bulk_limit: bytes of one program's instructions that are taken at most.
+    :param aside: other tables of the same commands, of which the targets that are a second
+        look are taken too.
     """
     return {
-        number: _plan(command, bulk_limit)
+        number: _plan(command, bulk_limit, aside.get(number))
         for number, command in COMMANDS.items()
         if number < COMMAND_OTHER
     }
 
 
-def _plan(command: Command, bulk_limit: int) -> bytes:
+def _plan(command: Command, bulk_limit: int, other: Command | None) -> bytes:
     layouts = [command.layout, *(layout for _, layout in command.arm_layouts)]
     fds = dict.fromkeys(
         slot.offset
@@ -60,7 +64,9 @@ def _plan(command: Command, bulk_limit: int) -> bytes:
         for field in slot.fields
         if type(field.kind) is Fd  # the others lead to no object of the caller's
     )
-    rows = list(_pointers(command))
+    rows = [row for row in _pointers(command) if not row.target.aside]
+    if other:
+        rows += [row for row in _pointers(other) if row.target.aside]
     special = bytearray(SHAPES)
     for number, row in enumerate(rows, 1):
         if row.target.shape != SHAPE_BYTES:
@@ -121,5 +127,5 @@ def _row(row: _Pointer, bulk_limit: int) -> bytes:
         target.count if isinstance(target.count, int) else row.offsets[target.count],
         row.offsets.get(_CHOSEN_BY, 0),
         target.shape,
-        target.when,
+        target.when | ROW_ASIDE * target.aside,
     )

@@ -91,6 +91,8 @@ class Target:
     """Bytes of each that is counted, or ``UNIT_...``."""
     true_size: str = ""
     """Of a log: the field in which the kernel tells how long it is."""
+    aside: bool = False
+    """A second look at a pointer that another target leads to as well."""
 
 
 ALWAYS = ROW_SUCCESS | ROW_ENOENT | ROW_ENOSPC | ROW_FAILURE
@@ -196,6 +198,8 @@ _FD = Fd()
 _NAME = Name()
 _STRUCT = Struct()
 _NOTHING: Values = {}
+SIZE = "size of attr"
+"""Among the values a condition may refer to: as much of the struct as the caller passed."""
 
 
 class Details(Protocol):
@@ -247,6 +251,11 @@ def obj_name(name: str) -> Field:
 def has(name: str, bit: int) -> Condition:
     """The flag is set in the named field."""
     return lambda values: bool(values[name] & bit)
+
+
+def longer_than(size: int) -> Condition:
+    """More bytes were passed."""
+    return lambda values: values[SIZE] > size
 
 
 def any_of(*names: str) -> Condition:
@@ -309,8 +318,17 @@ class Command:
 
     def renamed(self, rename: Callable[[Enum], Enum]) -> "Command":
         """The same with every enum replaced by what ``rename`` makes of it."""
-        arms = tuple(replace(arm, rows=_renamed(arm.rows, rename)) for arm in self.arms)
-        return replace(self, rows=_renamed(self.rows, rename), arms=arms)
+
+        def renamed(field: Field) -> Field:
+            kind = field.kind
+            return replace(field, kind=rename(kind)) if isinstance(kind, Enum) else field
+
+        return self.changed(renamed)
+
+    def changed(self, change: Callable[[Field], Field]) -> "Command":
+        """The same with every field replaced by what ``change`` makes of it."""
+        arms = tuple(replace(arm, rows=changed(arm.rows, change)) for arm in self.arms)
+        return replace(self, rows=changed(self.rows, change), arms=arms)
 
 
 class Slot(NamedTuple):
@@ -369,8 +387,10 @@ class Plan:
         end = 0
         for slot in shown:
             ctype = _ctype(slot)
+            width = ctype.size
             # A name of which only some bytes were passed is that short.
-            width = min(ctype.size, size - slot.offset) if ctype is NAME else ctype.size
+            if ctype is NAME:
+                width = max(0, min(width, size - slot.offset))
             code += f"{slot.offset - end}x" + (f"{width}s" if ctype is NAME else _code(slot))
             end = slot.offset + width
         self._packing = Packing(code)
@@ -383,6 +403,7 @@ class Plan:
         )
         self._names = tuple(field.name for field in fields)
         self._kinds = tuple(field.kind for field in fields)
+        self._size = size
         self.has_outputs = any(field.moment is not Moment.ENTRY for field in fields)
 
     def unpack(self, data: bytes) -> tuple[int, ...]:
@@ -431,7 +452,7 @@ class Plan:
             if details:
                 self._fill_in(plain, details, entry)
             return tuple(plain), ()
-        values = defaultdict(int, {**outer, **self.values(entry)})
+        values = defaultdict(int, {**outer, **self.values(entry), SIZE: self._size})
         items: list[Item] = []
         reply: list[Item] = []
         for fields, at, old, new in zip(self._slots, self._offsets, entry, final, strict=True):
@@ -529,17 +550,15 @@ def _aligned(offset: int, align: int) -> int:
     return (offset + align - 1) // align * align
 
 
-def _renamed(rows: Rows, rename: Callable[[Enum], Enum]) -> Rows:
+def changed(rows: Rows, change: Callable[[Field], Field]) -> Rows:
+    """The same with every field replaced by what ``change`` makes of it."""
+
     def one(row: Row) -> Row:
         if isinstance(row, Field):
-            return _renamed_field(row, rename)
+            return change(row)
         if isinstance(row, Union):
-            return Union(*(_renamed_field(member, rename) for member in row.fields))
+            return Union(*map(change, row.fields))
         return row
 
     return [one(group) if isinstance(group, Row) else [one(row) for row in group]
             for group in rows]  # fmt: skip
-
-
-def _renamed_field(field: Field, rename: Callable[[Enum], Enum]) -> Field:
-    return replace(field, kind=rename(field.kind)) if isinstance(field.kind, Enum) else field

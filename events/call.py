@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from enum import IntEnum, IntFlag
+from types import MappingProxyType
 from typing import NamedTuple
 
 COMMON_ATTRS = 1 << 16
@@ -151,6 +152,8 @@ class Call(NamedTuple):
     """The kernel's own copy of attr: what it acted on. None if there was none to be had."""
     maps: ProgramMaps | None = None
     """Of the program that was loaded; None: it was none, or they could not be read."""
+    aside: Mapping[int, Blob] = MappingProxyType({})
+    """As ``memory``, but a second look: at another moment, or at another length."""
 
     @property
     def via(self) -> str:

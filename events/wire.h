@@ -93,6 +93,7 @@ enum part_kind {
 	PART_ATTR_KERNEL = 7,	/* the kernel's own copy of attr; left out if CALL_SAME_ATTR */
 	PART_MAPS = 8,		/* __u32 ids of the maps that a loaded program refers to; wanted
 				 * is how many there are */
+	PART_ASIDE = 9,		/* as PART_MEMORY, at another moment or another length: ROW_ASIDE */
 };
 
 struct part {
@@ -281,6 +282,7 @@ enum memory_shape {
 #define ROW_ENOSPC  (1U << 3)
 #define ROW_FAILURE (1U << 4)	/* any other */
 #define ROW_NO_LIMIT (1U << 5)	/* that the caller counted 0 means as much as there is */
+#define ROW_ASIDE   (1U << 6)	/* a second look at a pointer: the row's part is PART_ASIDE */
 
 /* One pointer in attr. */
 struct memory_row {

@@ -61,6 +61,7 @@ PART_OBJECT_EXIT: Final = 6
 PART_ATTR_KERNEL: Final = 7
 PART_MAPS: Final = 8
 PROG_MAPS_MAX: Final = 32
+PART_ASIDE: Final = 9
 
 PART_CUT: Final = int(PartState.CUT)
 PART_UNREADABLE: Final = int(PartState.UNREADABLE)
@@ -130,6 +131,7 @@ ROW_ENOENT: Final = 1 << 2
 ROW_ENOSPC: Final = 1 << 3
 ROW_FAILURE: Final = 1 << 4
 ROW_NO_LIMIT: Final = 1 << 5
+ROW_ASIDE: Final = 1 << 6
 
 STRING_MAX: Final = 128
 FDS_MAX: Final = 6
@@ -226,6 +228,8 @@ def _call(record: bytes) -> Call:
     objects_after: dict[int, Object] = {}
     memory: dict[int, Blob] = {}
     maps: ProgramMaps | None = None
+    aside: dict[int, Blob] = {}
+    blobs = {PART_MEMORY: memory, PART_ASIDE: aside}
     at = _FIXED
     while at + _PART <= end:
         kind, state, slot, length, wanted = _unpack_part(record, at)
@@ -237,8 +241,8 @@ def _call(record: bytes) -> Call:
         if len(data) < held or at + held > end:
             raise WireError(f"a part of {held} bytes where {end - at} are left")
         at += held + 7 & ~7
-        if kind == PART_MEMORY:
-            memory[slot] = Blob(data, wanted, state, length)
+        if kind in blobs:
+            blobs[kind][slot] = Blob(data, wanted, state, length)
         elif kind == PART_ATTR_ENTRY:
             entry = data
         elif kind == PART_ATTR_EXIT:
@@ -254,7 +258,7 @@ def _call(record: bytes) -> Call:
     return Call._make((
         flags, *fixed, _name(comm), entry, entry if exit_ is None else exit_,
         objects or _NO_OBJECTS, memory or _NO_MEMORY, objects_after or _NO_OBJECTS,
-        entry if flags & CALL_SAME_ATTR else kernel, maps,
+        entry if flags & CALL_SAME_ATTR else kernel, maps, aside or _NO_MEMORY,
     ))  # fmt: skip
 
 

@@ -179,14 +179,16 @@ def records_of(call: Call) -> list[bytes]:
     if call.maps is not None:
         ids = call.maps.ids
         parts += part(8, struct.pack(f"{len(ids)}I", *ids), wanted=call.maps.total)
-    for slot, memory in call.memory.items():
-        data = memory.data
-        if memory.state & PartState.CHUNKED:
-            chunks += chunks_of(call, 5, slot, data)
-            data = b""
-        parts += part(
-            5, data, slot=slot, state=memory.state, length=memory.read, wanted=memory.wanted
-        )
+    for kind, blobs in (5, call.memory), (9, call.aside):
+        for slot, memory in blobs.items():
+            data = memory.data
+            if memory.state & PartState.CHUNKED:
+                chunks += chunks_of(call, kind, slot, data)
+                data = b""
+            parts += part(
+                kind, data, slot=slot, state=memory.state, length=memory.read,
+                wanted=memory.wanted,
+            )  # fmt: skip
     return [*chunks, call_record(call, parts)]
 
 
@@ -197,7 +199,7 @@ def record_of(call: Call) -> bytes:
 
 
 def call_record(call: Call, parts: bytes) -> bytes:
-    flags, *fixed, comm, _, _, _, _, _, _, _ = call
+    flags, *fixed, comm, _, _, _, _, _, _, _, _ = call
     return struct.pack(CALL_LAYOUT, 1, flags, len(parts), *fixed, comm) + parts
 
 

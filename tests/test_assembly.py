@@ -65,7 +65,8 @@ def test_several_things_of_one_call_are_kept_apart() -> None:
             8: blob(INSNS, state=CHUNKED),
             16: blob(b"GPL\0"),
             32: blob(b"log" * 500, state=CHUNKED),
-        }
+        },
+        aside={32: blob(b"old" * 400, state=CHUNKED), 16: blob(b"G")},
     )
     assert fed(records_of(call)) == [call]
 

@@ -4,7 +4,14 @@
 from typing import Final
 
 from ..events.call import Call, CallFlag, Chunk, Image
-from ..events.wire import ANNOUNCE_AGAIN, PART_ATTR_ENTRY, PART_ATTR_EXIT, PART_MEMORY, parse
+from ..events.wire import (
+    ANNOUNCE_AGAIN,
+    PART_ASIDE,
+    PART_ATTR_ENTRY,
+    PART_ATTR_EXIT,
+    PART_MEMORY,
+    parse,
+)
 from .recent import Recent
 
 IMAGES_MAX: Final = 2 * ANNOUNCE_AGAIN
@@ -89,17 +96,18 @@ class Assembly:
             self._pending_bytes -= sum(_EACH + len(chunk.data) for chunk in chunks)
 
     def _joined(self, call: Call, parts: _Parts) -> Call:
-        memory = dict(call.memory)
+        memory, aside = dict(call.memory), dict(call.aside)
+        blobs = {PART_MEMORY: memory, PART_ASIDE: aside}
         for (part, slot), chunks in parts.items():
-            if part == PART_MEMORY and slot in memory:
-                memory[slot] = memory[slot]._replace(data=_data(chunks, 0))
+            if part in blobs and slot in blobs[part]:
+                blobs[part][slot] = blobs[part][slot]._replace(data=_data(chunks, 0))
         same = call.exit is call.entry  # its part was left out
         copied = call.kernel is call.entry
         entry, exit_ = call.entry, call.exit
         entry += _data(parts.get((PART_ATTR_ENTRY, 0), []), len(entry))
         exit_ = entry if same else exit_ + _data(parts.get((PART_ATTR_EXIT, 0), []), len(exit_))
         kernel = entry if copied else call.kernel
-        return call._replace(entry=entry, exit=exit_, memory=memory, kernel=kernel)
+        return call._replace(entry=entry, exit=exit_, memory=memory, aside=aside, kernel=kernel)
 
 
 def _data(chunks: list[Chunk], start: int) -> bytes:

@@ -171,11 +171,11 @@ static __always_inline void send_chunk(struct thread *thread, struct scratch *sc
  * scratch->wanted bytes at src, or the first limit of them: behind the header of the
  * part if they are few, else in a chunk.
  */
-static __always_inline void take_bytes(struct thread *thread, struct scratch *scratch, u32 slot,
-				       u64 src, u64 limit)
+static __always_inline void take_bytes(struct thread *thread, struct scratch *scratch, u32 kind,
+				       u32 slot, u64 src, u64 limit)
 {
 	u64 room = room_for_data(thread);
-	struct part *part = begin_part(thread, PART_MEMORY, slot);
+	struct part *part = begin_part(thread, kind, slot);
 	u64 n = scratch->wanted;
 
 	if (!part)
@@ -196,7 +196,7 @@ static __always_inline void take_bytes(struct thread *thread, struct scratch *sc
 		got = forgotten(&scratch->got, got);
 		scratch->state |= PART_CHUNKED;
 		if (got)
-			send_chunk(thread, scratch, PART_MEMORY, slot, 0, got);
+			send_chunk(thread, scratch, kind, slot, 0, got);
 		end_part(thread, 0);
 	}
 	if (scratch->got < n)
@@ -307,7 +307,7 @@ static __always_inline void take_log(struct thread *thread, struct scratch *scra
 		scratch->wanted = limit;
 		scratch->state |= PART_TAIL;
 	}
-	take_bytes(thread, scratch, slot, src + scratch->skipped, limit);
+	take_bytes(thread, scratch, PART_MEMORY, slot, src + scratch->skipped, limit);
 }
 
 /*

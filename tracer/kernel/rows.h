@@ -149,10 +149,11 @@ static __always_inline void take_counted(struct thread *thread, struct scratch *
 {
 	u64 count = forgotten(&scratch->n, count_of_row(thread, row, attr, attr_end));
 	u64 unit = forgotten(&scratch->got, unit_of(thread, row));
+	u32 kind = row->when & ROW_ASIDE ? PART_ASIDE : PART_MEMORY;
 
 	scratch->wanted = count * unit;
 	if (unit)	/* it is known what there is, and be it nothing */
-		take_bytes(thread, scratch, row->pointer, src, row->limit);
+		take_bytes(thread, scratch, kind, row->pointer, src, row->limit);
 }
 
 /* Those that the kernel may overwrite, before it does. */
@@ -373,7 +374,7 @@ static __always_inline void take_string_row(struct thread *thread, struct scratc
 	scratch->skipped = 0;
 	read_string(scratch, src, row->limit);
 	scratch->wanted = scratch->got;
-	take_bytes(thread, scratch, row->pointer, src, row->limit);
+	take_bytes(thread, scratch, PART_MEMORY, row->pointer, src, row->limit);
 }
 
 static __always_inline void take_strings_row(struct thread *thread, struct scratch *scratch,
