@@ -112,7 +112,7 @@ class Decoder:
             )
         objects = self._described(call.objects) if call.objects else _NO_OBJECTS
         same = len(call.entry) == call.size and truth.is_unchanged(call)
-        if same and not command.arms:
+        if same and call.returned and not command.arms:
             return _from_template(command, call, self._template(command, call), objects, notes)
         return _decoded(command, call, objects, notes)
 
@@ -198,43 +198,62 @@ class _Details:
         return None
 
 
-def _passed(call: Call) -> tuple[bytes, tuple[str, ...]]:
-    # attr as the kernel has it, or else as it was found, and what is to be said of that.
+def passed(call: Call) -> tuple[bytes, tuple[str, ...]]:
+    """attr as the kernel has it, or else as it was found, and what is to be said of that."""
     if call.kernel is not None:  # behind its end the kernel saw to it that all is zero
         return call.kernel[: call.size].ljust(call.size, b"\0"), ()
-    passed, notes = call.entry, tuple[str, ...]()
+    data, notes = call.entry, tuple[str, ...]()
     if len(call.entry) < call.size and len(call.exit) > len(call.entry):
-        passed, notes = call.exit, (ATTR_READ_AT_EXIT,)
-    if len(passed) < call.size:
+        data, notes = call.exit, (ATTR_READ_AT_EXIT,)
+    if len(data) < call.size:
         notes += (ATTR_PARTLY_READ,)
-    return passed, notes
+    return data, notes
+
+
+class Fields(NamedTuple):
+    """What attr says."""
+
+    items: Items
+    after: Items
+    trailing: Trailing | None
+    output_known: bool
+    """What the kernel wrote could be read, or it writes nothing."""
+
+
+def fields(command: Command, call: Call, data: bytes, details: Details) -> Fields:
+    """The fields of a call's attr.
+
+    :param data: attr, see :func:`passed`.
+    """
+    size = call.size
+    plan = command.layout.plan(size, len(data))
+    exit_ = call.exit
+    read = call.returned and len(exit_) >= min(size, len(data))
+    output_known = read or not plan.has_outputs
+    raw = plan.unpack(data)
+    final = plan.unpack(exit_ if output_known else data) if plan.has_outputs else raw
+    items, after = plan.items(raw, final, details=details)
+    known = command.layout.end
+
+    if command.arms and size > known:
+        arm_items, known = _arm(command, plan.values(raw), data, size, details)
+        items += arm_items
+
+    rest = data[known:]
+    trailing = Trailing(known, rest) if rest.strip(b"\0") else None
+    return Fields(items, after, trailing, output_known)
 
 
 def _decoded(
     command: Command, call: Call, objects: Mapping[int, Described], notes: tuple[str, ...]
 ) -> Event:
-    size = call.size
-    passed, how = _passed(call)
-    plan = command.layout.plan(size, len(passed))
-    exit_ = call.exit
-    if plan.has_outputs and (len(exit_) < min(size, len(passed)) or not call.returned):
-        exit_ = passed
-        how += (OUTPUT_UNREADABLE,)
-    differs = truth.differences(command, call, passed)
-    notes = how + notes + (TOCTOU_SUSPECT,) * bool(differs)
-
-    raw = plan.unpack(passed)
-    final = plan.unpack(exit_) if plan.has_outputs else raw
+    data, how = passed(call)
+    differs = truth.differences(command, call, data)
     details = _Details(call, objects)
-    items, after = plan.items(raw, final, details=details)
-    known = command.layout.end
-
-    if command.arms and size > known:
-        arm_items, known = _arm(command, plan.values(raw), passed, size, details)
-        items += arm_items
-
-    rest = passed[known:]
-    trailing = Trailing(known, rest) if rest.strip(b"\0") else None
+    items, after, trailing, output_known = fields(command, call, data, details)
+    if not output_known:
+        how += (OUTPUT_UNREADABLE,)
+    notes = how + notes + (TOCTOU_SUSPECT,) * bool(differs)
     return Event(
         call, command.name, items, None, command.wrapper, after, trailing,
         tuple(details.behind), objects.get(RESULT), tuple(details.memory), notes, differs,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instructions of BPF (``struct bpf_insn``), field by field in strace's spelling."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import Final
 
 from ..events.memory import Verbose, shown_of
-from ..events.value import Enum, Style, Xlat, hexadecimal
+from ..events.value import Enum, Style, Xlat, constant, hexadecimal
 from ..events.wire import ROW_ENTRY, SHAPE_BULK
 from .layout import ALWAYS, Target
 
@@ -32,6 +32,9 @@ _JMP32_CLASS: Final = 6
 _REGISTER = Enum("", "BPF_REG", {number: f"BPF_REG_{number}" for number in range(11)})
 
 
+Spelling = Callable[[int, Style], str]
+
+
 def instructions(count: str) -> Target:
     """All of a program.
 
@@ -40,25 +43,27 @@ def instructions(count: str) -> Target:
     return Target(Verbose(text), SHAPE_BULK, ROW_ENTRY | ALWAYS, 0, count, INSN.size)
 
 
-def text(insns: bytes, dots: str, style: Style) -> str:
+def text(insns: bytes, dots: str, style: Style, spell_code: Spelling | None = None) -> str:
     """``[{code=BPF_JMP|BPF_K|BPF_EXIT, dst_reg=BPF_REG_0, ...}, ...]``
 
     :param insns: an incomplete one at the end is left out.
     :param dots: what stands for those that are missing; empty if none are.
+    :param spell_code: what instructions do, if not in our way.
     """
+    spell_code = spell_code or _code
     whole = len(insns) // INSN.size * INSN.size
     fields: list[tuple[int, int, int, int]] = list(INSN.iter_unpack(insns[:whole]))
-    spelled = [_one(each, style) for each in shown_of(fields, style)]
+    spelled = [_one(each, style, spell_code) for each in shown_of(fields, style)]
     if len(spelled) < len(fields):
         dots = "..."
     return f"[{', '.join(spelled + [dots] * bool(dots))}]"
 
 
-def _one(fields: tuple[int, int, int, int], style: Style) -> str:
+def _one(fields: tuple[int, int, int, int], style: Style, spell_code: Spelling) -> str:
     code, registers, off, imm = fields
     target, source = (_REGISTER.text(half, style) for half in (registers & 15, registers >> 4))
     return (
-        f"{{code={_code(code, style)}, dst_reg={target}, src_reg={source},"
+        f"{{code={spell_code(code, style)}, dst_reg={target}, src_reg={source},"
         f" off={off}, imm={hexadecimal(imm & 0xFFFFFFFF)}}}"
     )
 
@@ -67,14 +72,32 @@ def _code(code: int, style: Style) -> str:
     number = hexadecimal(code)
     if style.xlat is Xlat.RAW:
         return number
-    kind = code & 7
-    if kind < _LOADS:
-        parts = [(code & 0x18, _SIZE), (code & 0xE0, _MODE)]
-    elif kind in (_JMP_CLASS, _JMP32_CLASS):
-        parts = [(code & 8, _SOURCE), (code & 0xF0, _JMP)]
-    else:
-        parts = [(code & 8, _SOURCE), (code & 0xF0, _ALU)]
-    names = [_CLASS[kind]]
-    names += [table.get(bits) or f"{bits:#x} /* BPF_??? */" for bits, table in parts]
+    names = [table.get(bits) or f"{bits:#x} /* BPF_??? */" for bits, table in _parts(code)]
     name = "|".join(names)
     return name if style.xlat is Xlat.ABBREV else f"{number} /* {name} */"
+
+
+def code_in_parts(code: int, style: Style) -> str:
+    """strace's way: each part for itself, and no names for what ``BPF_JMP32`` does."""
+    parts = _parts(code)
+    if code & 7 != _JMP32_CLASS:
+        return "|".join(_part(bits, table, style) for bits, table in parts)
+    does = f"|{code & ~7:#x} /* BPF_??? */" if code & ~7 else ""
+    return _part(*parts[0], style) + does
+
+
+def _part(bits: int, names: Mapping[int, str], style: Style) -> str:
+    number = hexadecimal(bits)
+    if style.xlat is Xlat.RAW:
+        return number
+    if bits not in names:
+        return f"{number} /* BPF_??? */"
+    return constant(number, names[bits], style.xlat)
+
+
+def _parts(code: int) -> list[tuple[int, Mapping[int, str]]]:
+    kind = code & 7
+    if kind < _LOADS:
+        return [(kind, _CLASS), (code & 0x18, _SIZE), (code & 0xE0, _MODE)]
+    does = _JMP if kind in (_JMP_CLASS, _JMP32_CLASS) else _ALU
+    return [(kind, _CLASS), (code & 8, _SOURCE), (code & 0xF0, does)]

@@ -77,7 +77,7 @@ BPF_OBJ_GET_INFO_BY_FD gives, behind a pointer.
 """
 
 
-def _attach_types(*names: str) -> frozenset[int]:
+def attach_types(*names: str) -> frozenset[int]:
     wanted = {f"BPF_{name}" for name in names}
     found = frozenset(value for value, name in ATTACH_TYPE.names.items() if name in wanted)
     assert len(found) == len(wanted), f"misspelt attach type among {names}"
@@ -85,23 +85,23 @@ def _attach_types(*names: str) -> frozenset[int]:
 
 
 # What the meaning of other fields hangs on.
-TO_NETDEV = _attach_types("XDP", "TCX_INGRESS", "TCX_EGRESS", "NETKIT_PRIMARY", "NETKIT_PEER")
-XDP = _attach_types("XDP")
-STRUCT_OPS = _attach_types("STRUCT_OPS")
-TCX = _attach_types("TCX_INGRESS", "TCX_EGRESS")
-NETKIT = _attach_types("NETKIT_PRIMARY", "NETKIT_PEER")
-NETFILTER = _attach_types("NETFILTER")
-PERF_EVENT = _attach_types("PERF_EVENT")
-ITER = _attach_types("TRACE_ITER")
-KPROBE_MULTI = _attach_types("TRACE_KPROBE_MULTI", "TRACE_KPROBE_SESSION")
-UPROBE_MULTI = _attach_types("TRACE_UPROBE_MULTI", "TRACE_UPROBE_SESSION")
-TRACING = _attach_types(
+TO_NETDEV = attach_types("XDP", "TCX_INGRESS", "TCX_EGRESS", "NETKIT_PRIMARY", "NETKIT_PEER")
+XDP = attach_types("XDP")
+STRUCT_OPS = attach_types("STRUCT_OPS")
+TCX = attach_types("TCX_INGRESS", "TCX_EGRESS")
+NETKIT = attach_types("NETKIT_PRIMARY", "NETKIT_PEER")
+NETFILTER = attach_types("NETFILTER")
+PERF_EVENT = attach_types("PERF_EVENT")
+ITER = attach_types("TRACE_ITER")
+KPROBE_MULTI = attach_types("TRACE_KPROBE_MULTI", "TRACE_KPROBE_SESSION")
+UPROBE_MULTI = attach_types("TRACE_UPROBE_MULTI", "TRACE_UPROBE_SESSION")
+TRACING = attach_types(
     "TRACE_FENTRY", "TRACE_FEXIT", "TRACE_FSESSION", "MODIFY_RETURN", "LSM_MAC", "TRACE_RAW_TP"
 )
-TRACING_MULTI = _attach_types("TRACE_FENTRY_MULTI", "TRACE_FEXIT_MULTI", "TRACE_FSESSION_MULTI")
+TRACING_MULTI = attach_types("TRACE_FENTRY_MULTI", "TRACE_FEXIT_MULTI", "TRACE_FSESSION_MULTI")
 CGROUP = frozenset(
     value for value, name in ATTACH_TYPE.names.items() if name.startswith("BPF_CGROUP_")
-) | _attach_types("LSM_CGROUP")
+) | attach_types("LSM_CGROUP")
 
 
 

@@ -106,19 +106,20 @@ def _attr(event: Event, style: Style) -> str:
     if event.wrapper:
         text = f"{event.wrapper}={{{text}}}"
     if event.trailing:
-        text += _trailing(event.trailing, style.verbose)
+        text += trailing(event.trailing, verbose=style.verbose)
     text = f"{{{text}}}"
     if event.after:
         text += f" => {{{event.wrapper}={{{items_text(event.after, style)}}}}}"
     return text
 
 
-def _trailing(trailing: Trailing, verbose: bool) -> str:
+def trailing(bytes_: Trailing, *, verbose: bool) -> str:
+    """``, extra_data="\\x01" /* bytes 92..92 */``, or that there is something."""
     if not verbose:
         return ", ..."
-    data = "".join(f"\\x{byte:02x}" for byte in trailing.data)
-    last = trailing.offset + len(trailing.data) - 1
-    return f', extra_data="{data}" /* bytes {trailing.offset}..{last} */'
+    data = "".join(f"\\x{byte:02x}" for byte in bytes_.data)
+    last = bytes_.offset + len(bytes_.data) - 1
+    return f', extra_data="{data}" /* bytes {bytes_.offset}..{last} */'
 
 
 def rights(call: Call, *, verbose: bool) -> tuple[int, ...]:

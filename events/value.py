@@ -95,7 +95,7 @@ class Wide(Kind):
 
     def text(self, value: int, style: Style) -> str:
         if self._ones and value == _U64_MAX:
-            return _constant(str(value), self._ones, style.xlat)
+            return constant(str(value), self._ones, style.xlat)
         return str(value)
 
     def document(self, value: int) -> JSON:
@@ -142,7 +142,7 @@ class DirFd(Fd):
     def text(self, value: int, style: Style) -> str:
         if value != self.AT_FDCWD:
             return str(value)
-        return _constant(str(value), "AT_FDCWD", style.xlat)
+        return constant(str(value), "AT_FDCWD", style.xlat)
 
 
 class IfIndex(Kind):
@@ -155,7 +155,7 @@ class IfIndex(Kind):
     def text(self, value: int, style: Style) -> str:
         if value != 1:
             return str(value)
-        return _constant("1", 'if_nametoindex("lo")', style.xlat)
+        return constant("1", 'if_nametoindex("lo")', style.xlat)
 
 
 class KernelVersion(Kind):
@@ -166,7 +166,7 @@ class KernelVersion(Kind):
     def text(self, value: int, style: Style) -> str:
         major, minor, patch = self._parts(value)
         name = f"KERNEL_VERSION({major}, {minor}, {patch})"
-        return _constant(hexadecimal(value), name, style.xlat)
+        return constant(hexadecimal(value), name, style.xlat)
 
     def document(self, value: int) -> JSON:
         return ".".join(map(str, self._parts(value)))
@@ -200,7 +200,7 @@ class Enum(Kind):
         name = self.names.get(value)
         if name is None:
             return _unknown(value, self.family, style.xlat)
-        return _constant(hexadecimal(value), name, style.xlat)
+        return constant(hexadecimal(value), name, style.xlat)
 
     def document(self, value: int) -> JSON:
         return self.names.get(value) or hex(value)
@@ -224,11 +224,11 @@ class Flags(Kind):
 
     def text(self, value: int, style: Style) -> str:
         if not value:
-            return _constant("0", self.zero, style.xlat) if self.zero else "0"
+            return constant("0", self.zero, style.xlat) if self.zero else "0"
         known = self._known(value)
         if not known:
             return _unknown(value, self.family, style.xlat)
-        return _constant(hexadecimal(value), "|".join(self.document(value)), style.xlat)
+        return constant(hexadecimal(value), "|".join(self.document(value)), style.xlat)
 
     def document(self, value: int) -> JSON:
         known = self._known(value)
@@ -304,7 +304,8 @@ def hexadecimal(value: int) -> str:
     return hex(value) if value else "0"
 
 
-def _constant(number: str, name: str, xlat: Xlat) -> str:
+def constant(number: str, name: str, xlat: Xlat) -> str:
+    """A number, its name, or both, as ``-X`` has it."""
     if xlat is Xlat.ABBREV:
         return name
     return number if xlat is Xlat.RAW else f"{number} /* {name} */"
@@ -324,7 +325,11 @@ _SHORT_ESCAPES = {
 }  # fmt: skip
 
 
-def escape(data: bytes) -> str:
+ANGLED = re.compile(rb"[^ !#-;=?-\[\]-~](?=([0-7])?)")
+"""For :func:`escape`: angle brackets, which stand around the bytes, count as awkward too."""
+
+
+def escape(data: bytes, awkward: "re.Pattern[bytes]" = _AWKWARD) -> str:
     r"""The inside of a C string literal, in strace's spelling.
 
     Printable ASCII stays, ``\" \\ \f \n \r \t \v`` are short, every other byte
@@ -332,7 +337,7 @@ def escape(data: bytes) -> str:
     ASCII whatever the bytes are: nothing in it can end a line or reach a
     terminal as a control sequence.
     """
-    return _AWKWARD.sub(_escaped, data).decode("ascii")
+    return awkward.sub(_escaped, data).decode("ascii")
 
 
 def _escaped(match: "re.Match[bytes]") -> bytes:

@@ -2,7 +2,7 @@
 """One call of every command and the line that it must become.
 
 The lines are strace's (7.2), found by making the same calls under it, but for the
-few where a comment says what strace prints instead. Constants are odd on purpose:
+few that say what strace prints instead. Constants are odd on purpose:
 a field that is read from the wrong place or as the wrong type shows.
 """
 
@@ -19,6 +19,14 @@ class Row(NamedTuple):
     attr: bytes
     """As many bytes as we know of the command."""
     line: str
+    instead: tuple[str, str] = ("", "")
+    """What strace has in place of something in the line."""
+
+    @property
+    def strace_line(self) -> str:
+        ours, theirs = self.instead
+        assert self.line.count(ours) == 1 or not ours, self.name
+        return self.line.replace(ours, theirs) if ours else self.line
 
     @property
     def command(self) -> str:
@@ -43,7 +51,6 @@ ROWS = (
             1311768467294899695, -1153374643, -1576685468, 0xFACEFEEDBADC0DED,
             2576980378,
         ),
-        # strace prints bit 19 as a number.
         "bpf(BPF_MAP_CREATE, {map_type=BPF_MAP_TYPE_HASH, key_size=3141592653, "
         "value_size=2718281828, max_entries=3735941133, "
         "map_flags=BPF_F_NUMA_NODE|BPF_F_RDONLY_PROG|BPF_F_RB_OVERWRITE, "
@@ -53,6 +60,7 @@ ROWS = (
         "btf_vmlinux_value_type_id=3405705229, map_extra=1311768467294899695, "
         "value_type_btf_obj_fd=-1153374643, map_token_fd=-1576685468, "
         "excl_prog_hash=0xfacefeedbadc0ded, excl_prog_hash_size=2576980378}, 92) = 0",
+        ("BPF_F_RB_OVERWRITE", "0x80000"),
     ),
     Row(
         "map_lookup_elem",
@@ -92,7 +100,6 @@ ROWS = (
             0x1234567890ABCDEF, 0xFEDCBA9876543210, 3735927486, 4277009102, -1153374643,
             2576980378, 0x5CA1AB1E5E1F1E55, 1414213562, -1159983635,
         ),
-        # strace prints BPF_F_TOKEN_FD as a number.
         "bpf(BPF_PROG_LOAD, {prog_type=BPF_PROG_TYPE_SYSCALL, insn_cnt=3134983661, "
         "insns=0xfacefeedbadc0ded, license=0xdeadf00dcafe1234, log_level=3141592653, "
         "log_size=2718281828, log_buf=0x1badc0dedeadbeef, "
@@ -109,6 +116,7 @@ ROWS = (
         "prog_token_fd=-1153374643, fd_array_cnt=2576980378, "
         "signature=0x5ca1ab1e5e1f1e55, signature_size=1414213562, "
         "keyring_id=-1159983635}, 168) = 0",
+        ("BPF_F_TOKEN_FD", "0x10000"),
     ),
     Row(
         "obj_pin",
@@ -166,13 +174,13 @@ ROWS = (
             0xDEADF00DCAFE1234, 3405705229, 3203386110, 2880220587, 3740978897,
             0x1BADC0DEDEADBEEF, 0xBADFACEDDEADC0DE, 0x4, 2576980378, 1414213562,
         ),
-        # strace prints BPF_F_TEST_SKB_CHECKSUM_COMPLETE as a number.
         "bpf(BPF_PROG_TEST_RUN, {test={prog_fd=-559038737, retval=3735941133, "
         "data_size_in=3134983661, data_size_out=4207869677, data_in=0xfacefeedbadc0ded, "
         "data_out=0xdeadf00dcafe1234, repeat=3405705229, duration=3203386110, "
         "ctx_size_in=2880220587, ctx_size_out=3740978897, ctx_in=0x1badc0dedeadbeef, "
         "ctx_out=0xbadfaceddeadc0de, flags=BPF_F_TEST_SKB_CHECKSUM_COMPLETE, "
         "cpu=2576980378, batch_size=1414213562}}, 76) = 0",
+        ("BPF_F_TEST_SKB_CHECKSUM_COMPLETE", "0x4 /* BPF_F_TEST_??? */"),
     ),
     Row(
         "prog_get_next_id",
@@ -252,9 +260,9 @@ ROWS = (
     Row(
         "btf_get_fd_by_id",
         19, attr("IIIi", 3141592653, 3735941133, 0x10000, -559038737),
-        # strace prints BPF_F_TOKEN_FD as a number.
         "bpf(BPF_BTF_GET_FD_BY_ID, {btf_id=3141592653, open_flags=BPF_F_TOKEN_FD, "
         "fd_by_id_token_fd=-559038737}, 16) = 0",
+        ("BPF_F_TOKEN_FD", "0x10000 /* BPF_F_??? */"),
     ),
     Row(
         "task_fd_query",
@@ -341,17 +349,18 @@ ROWS = (
     Row(
         "link_create-xdp",
         28, attr("iIII", -559038737, 3735929054, 37, 0x12),
-        # strace prints the flags of cgroups here.
         "bpf(BPF_LINK_CREATE, {link_create={prog_fd=-559038737, "
         "target_ifindex=3735929054, attach_type=BPF_XDP, "
         "flags=XDP_FLAGS_SKB_MODE|XDP_FLAGS_REPLACE}}, 16) = 0",
+        # The flags of cgroups.
+        ("XDP_FLAGS_SKB_MODE|XDP_FLAGS_REPLACE", "BPF_F_ALLOW_MULTI|BPF_F_AFTER"),
     ),
     Row(
         "link_create-struct_ops",
         28, attr("iiII", -559038737, -889275714, 44, 0x2000),
-        # strace prints prog_fd here.
         "bpf(BPF_LINK_CREATE, {link_create={map_fd=-559038737, target_fd=-889275714, "
         "attach_type=BPF_STRUCT_OPS, flags=BPF_F_LINK}}, 16) = 0",
+        ("map_fd", "prog_fd"),
     ),
     Row(
         "link_create-tcx",
@@ -422,11 +431,12 @@ ROWS = (
             "iiIIiQ",
             -559038737, -889275714, 43, 0x8, -1153374643, 0xFACEFEEDBADC0DED,
         ),
-        # strace shows the rest as trailing bytes.
         "bpf(BPF_LINK_CREATE, {link_create={prog_fd=-559038737, target_fd=-889275714, "
         "attach_type=BPF_LSM_CGROUP, flags=BPF_F_BEFORE, "
         "cgroup={relative_fd=-1153374643, expected_revision=0xfacefeedbadc0ded}}}, "
         "32) = 0",
+        (", cgroup={relative_fd=-1153374643, expected_revision=0xfacefeedbadc0ded}}",
+         "}, ..."),
     ),
     Row(
         "link_create-iter",
@@ -480,10 +490,12 @@ ROWS = (
     Row(
         "link_create-raw_tp",
         28, attr("iiIIIQ", -559038737, -889275714, 23, 0, 3735941133, 0xFACEFEEDBADC0DED),
-        # strace shows the rest as trailing bytes.
         "bpf(BPF_LINK_CREATE, {link_create={prog_fd=-559038737, target_fd=-889275714, "
         "attach_type=BPF_TRACE_RAW_TP, flags=0, tracing={target_btf_id=3735941133, "
         "cookie=0xfacefeedbadc0ded}}}, 32) = 0",
+        (", tracing={target_btf_id=3735941133, "
+         "cookie=0xfacefeedbadc0ded}}",
+         "}, ..."),
     ),
     Row(
         "link_create-netfilter",
@@ -516,12 +528,15 @@ ROWS = (
             -559038737, -889275714, 56, 0, 0x1, 2718281828, 0xDEADF00DCAFE1234,
             0x1BADC0DEDEADBEEF, 0xBADFACEDDEADC0DE,
         ),
-        # strace shows the rest as trailing bytes.
         "bpf(BPF_LINK_CREATE, {link_create={prog_fd=-559038737, target_fd=-889275714, "
         "attach_type=BPF_TRACE_KPROBE_SESSION, flags=0, "
         "kprobe_multi={flags=BPF_F_KPROBE_MULTI_RETURN, cnt=2718281828, "
         "syms=0xdeadf00dcafe1234, addrs=0x1badc0dedeadbeef, "
         "cookies=0xbadfaceddeadc0de}}}, 48) = 0",
+        (", kprobe_multi={flags=BPF_F_KPROBE_MULTI_RETURN, cnt=2718281828, "
+         "syms=0xdeadf00dcafe1234, addrs=0x1badc0dedeadbeef, "
+         "cookies=0xbadfaceddeadc0de}}",
+         "}, ..."),
     ),
     Row(
         "link_create-uprobe_multi",
@@ -545,12 +560,15 @@ ROWS = (
             -559038737, -889275714, 57, 0, 0xDEADF00DCAFE1234, 0x1BADC0DEDEADBEEF,
             0xBADFACEDDEADC0DE, 0xBABE1DEADBEEFCA7, 2718281828, 0x2, 1235, -1153374643,
         ),
-        # strace shows the rest as trailing bytes.
         "bpf(BPF_LINK_CREATE, {link_create={prog_fd=-559038737, target_fd=-889275714, "
         "attach_type=BPF_TRACE_UPROBE_SESSION, flags=0, "
         "uprobe_multi={path=0xdeadf00dcafe1234, offsets=0x1badc0dedeadbeef, "
         "ref_ctr_offsets=0xbadfaceddeadc0de, cookies=0xbabe1deadbeefca7, cnt=2718281828, "
         "flags=BPF_F_UPROBE_MULTI_PATH_FD, pid=1235, path_fd=-1153374643}}}, 64) = 0",
+        (", uprobe_multi={path=0xdeadf00dcafe1234, offsets=0x1badc0dedeadbeef, "
+         "ref_ctr_offsets=0xbadfaceddeadc0de, cookies=0xbabe1deadbeefca7, cnt=2718281828, "
+         "flags=BPF_F_UPROBE_MULTI_PATH_FD, pid=1235, path_fd=-1153374643}}",
+         "}, ..."),
     ),
     Row(
         "link_create-fentry_multi",

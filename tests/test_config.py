@@ -50,10 +50,10 @@ def test_defaults() -> None:
         pids=(), follow=False, users=(), comms=(), cgroups=(), pid_namespace="", events=(),
         results="all", min_duration=0, format="text", message=False, timestamps="none",
         relative=False, syscall_times=False, verbose=False, dump_insns=False, strings=32,
-        constants="abbrev",
+        constants="abbrev", strace_compat=False, descriptors=False,
         column=40, color="auto", summary="none", quiet=False, output="", save_progs="", record="",
-        duration=0,
-        max_events=0, strict=False, probe="auto", witness=True, ring_size=2 << 20, max_insns=4096,
+        duration=0, max_events=0,
+        strict=False, probe="auto", witness=True, ring_size=2 << 20, max_insns=4096,
         cache="/var/cache/bpfsnoop",
     )  # fmt: skip
 
@@ -150,6 +150,8 @@ SAMPLES: dict[str, list[Sample]] = {
                 Sample("5", 5, "--string-limit 6 -s 7", 7)],
     "constants": [Sample("raw", "raw", "-X verbose", "verbose"),
                   Sample("abbrev", "abbrev", "-Xraw", "raw")],
+    "strace_compat": [Sample("true", True, "--strace-compat", True)],
+    "descriptors": [Sample("true", True, "-y", True), Sample("false", False, "--decode-fds", True)],
     "column": [Sample("0", 0, "-a 1000", 1000)],
     "color": [Sample("never", "never", "--color always", "always"),
               Sample("auto", "auto", "--color=never", "never")],
@@ -172,7 +174,7 @@ SAMPLES: dict[str, list[Sample]] = {
 
 
 # What an option is nothing without.
-BESIDE = {"message": ["--json"]}
+BESIDE = {"message": ["--json"], "descriptors": ["--strace-compat"]}
 
 
 def test_every_option_has_a_sample() -> None:
@@ -354,6 +356,11 @@ def test_a_value_that_will_not_do(file: Path, key: str, text: str, problem: str)
         ("--max-insns 300000", "--max-insns 300000: must be from 0 to 262144"),
         (" ".join(f"--cgroup /{number}" for number in range(9)), "cgroups: must be at most 8"),
         ("--json -c", "a summary (-c, -C) is text: leave out --json"),
+        (
+            "--strace-compat --json",
+            "--strace-compat is about lines: add --message, or leave out --json",
+        ),
+        ("-y", "-y is strace's: add --strace-compat (BPF objects are named without it)"),
         ("-C --json", "a summary (-c, -C) is text: leave out --json"),
         ("-o a --record a", "-o and --record name the same file"),
         ("-o a --record ./a", "-o and --record name the same file"),

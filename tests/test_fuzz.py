@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfsnoop.decoders.decode import Decoder
+from bpfsnoop.decoders.strace_view import View
 from bpfsnoop.decoders.table import COMMANDS
 from bpfsnoop.events import ecs, text, wire
 from bpfsnoop.events.call import (
@@ -35,6 +36,7 @@ from bpfsnoop.events.lines import JsonLines
 from bpfsnoop.events.process import Process
 from bpfsnoop.events.value import Style, Xlat, escape, printable
 from bpfsnoop.tracer.assembly import Assembly
+from bpfsnoop.tracer.names import HostNames
 from calls import call_of, call_record, process_of, process_record, records_of
 from documents import ORIGIN, VALIDATOR
 
@@ -129,6 +131,7 @@ def calls(draw: st.DrawFn) -> Call:
         memory=draw(st.dictionaries(slot, blobs(), max_size=4)),
         objects_after=draw(st.dictionaries(slot, OBJECT, max_size=2)),
         kernel=entry[:size] if copied else draw(st.none() | st.binary(max_size=80)),
+        aside=draw(st.dictionaries(slot, blobs(), max_size=2)),
     )
 
 
@@ -276,6 +279,14 @@ def test_any_call_has_a_line_of_printable_ascii(call: Call) -> None:
         for style in STYLES:
             assert ONE_LINE.fullmatch(text.call(event, style))
         assert ONE_LINE.fullmatch(text.result(event))
+
+
+@fuzz
+@given(calls(), st.integers(0, 1 << 64))
+def test_any_call_has_a_line_as_strace_has_it(call: Call, time_ns: int) -> None:
+    view = View(HostNames(), descriptors=True)
+    for style in STYLES:
+        assert all(ONE_LINE.fullmatch(part) for part in view.line(call, style, time_ns))
 
 
 @fuzz

@@ -25,6 +25,7 @@ from bpfsnoop.events.process import Process
 from bpfsnoop.events.value import Style, Xlat
 from bpfsnoop.tracer import sinks
 from bpfsnoop.tracer.config import configured
+from bpfsnoop.tracer.names import ReplayNames
 from bpfsnoop.tracer.say import say
 from bpfsnoop.tracer.sinks import (
     JsonSink,
@@ -33,6 +34,7 @@ from bpfsnoop.tracer.sinks import (
     TextSink,
     TextStyle,
     sinks_for,
+    spelling,
 )
 from calls import attr, blob, call_of, image_of, map_of, process_of, prog_of
 from documents import DECODER, ORIGIN, VALIDATOR
@@ -293,6 +295,23 @@ def test_several_processes_are_introduced_unless_quiet(
     assert (style.introduce, style.process) == (introduce, several)
 
 
+def test_lines_as_strace_has_them(path: Path, output: Output) -> None:
+    """Nobody is introduced, and the message is the line."""
+    config = replace(DEFAULTS, strace_compat=True, column=0)
+    style = TextStyle.of(config, terminal=False, several=True)
+    assert not style.introduce
+    fd = call_of(22, attr("i", 3), objects={0: map_of()})
+    as_json = replace(config, format="json", message=True)
+    for options, expected in (
+        (config, f"loader[1234] {LINE} = 0\n"),
+        (as_json, f'"message":"{LINE} = 0"'),
+    ):
+        sink, *_ = sinks_for(options, output, ORIGIN, several=True, names=ReplayNames())
+        sink.event(DECODER.decode(fd), WHO, NOON, 1)
+        output.flush()
+        assert expected in path.read_text()
+
+
 def test_introductions_of_many_processes_are_not_kept_for_ever(
     path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,7 +330,7 @@ def test_an_introduction_is_dim_where_there_are_colours(path: Path, output: Outp
 
 def test_documents_say_in_each_who_it_is(path: Path, output: Output) -> None:
     process = process_of(FREEZE, image_of())
-    sink = JsonSink(output, ORIGIN, SEVERAL)
+    sink = JsonSink(output, ORIGIN, spelling(DEFAULTS, ReplayNames()))
     sink.event(DECODER.decode(FREEZE), process, NOON, 1)
     sink.event(DECODER.decode(FREEZE), process, NOON, 2)
     output.flush()
@@ -413,7 +432,8 @@ def test_colours_come_from_us_only(call: Call, xlat: Xlat, verbose: bool) -> Non
 def test_the_sinks_that_options_ask_for(
     path: Path, output: Output, options: dict[str, Any], kinds: list[type]
 ) -> None:
-    made = sinks_for(replace(DEFAULTS, **options), output, ORIGIN, several=False)
+    config = replace(DEFAULTS, **options)
+    made = sinks_for(config, output, ORIGIN, several=False, names=ReplayNames())
     assert [*map(type, made)] == kinds
     made[0].event(DECODER.decode(FREEZE), WHO, NOON, 1)
     output.flush()
@@ -500,7 +520,8 @@ def test_losses_are_told_while_they_happen(path: Path, output: Output) -> None:
 
 
 def test_a_message_is_the_line_without_its_padding(path: Path, output: Output) -> None:
-    sink = JsonSink(output, ORIGIN, replace(PLAIN, calls=Style(Xlat.RAW), column=80, process=True))
+    config = replace(DEFAULTS, constants="raw", column=80)
+    sink = JsonSink(output, ORIGIN, spelling(config, ReplayNames()))
     sink.event(DECODER.decode(FREEZE), WHO, NOON, 1)
     output.flush()
     assert json.loads(path.read_bytes())["message"] == "bpf(0x16, {map_fd=3}, 4) = 0"

@@ -15,6 +15,7 @@ from ..events.call import Totals
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
 from . import installed, listing, session
 from .config import Config, add_doctor_options, add_options, configured
+from .names import ReplayNames
 from .pipeline import Outcome, run
 from .say import say
 from .selection import Selection, command_set, kernel_comm
@@ -205,7 +206,9 @@ def _replay(argv: Sequence[str]) -> int:
         if os.path.sameopenfile(file.fileno(), output.fileno()):
             raise UsageError([Mistake(f"-o {options.output} is the recording itself")])
         output.begin()
-        sinks = sinks_for(options, output, source.origin, several=len(options.pids) != 1)
+        sinks = sinks_for(
+            options, output, source.origin, several=len(options.pids) != 1, names=ReplayNames()
+        )
         outcome = run(
             source, selection, sinks, output, max_events=options.max_events,
             listings=options.dump_insns,

@@ -52,6 +52,8 @@ class Config:
     dump_insns: bool
     strings: int
     constants: str
+    strace_compat: bool
+    descriptors: bool
     column: int
     color: str
     summary: str
@@ -255,6 +257,10 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
                "at most N bytes of a string, N elements of an array (32); -v shows whole arrays"),
         Option("constants", _one_of("abbrev", "raw", "verbose"), ("-X", "--const-print-style"),
                "STYLE", "constants as abbrev (names, the default), raw or verbose (both)"),
+        Option("strace_compat", _boolean, ("--strace-compat",), "",
+               "calls exactly as strace 7.2 prints them, also where it is wrong"),
+        Option("descriptors", _boolean, ("-y", "--decode-fds"), "",
+               "with --strace-compat, the files behind descriptors"),
         Option("column", _number(0, 1000), ("-a", "--columns"), "N",
                "column of the result (40)"),
         Option("color", _one_of("auto", "always", "never"), ("--color",), "WHEN",
@@ -377,6 +383,10 @@ def configured(arguments: argparse.Namespace, defaults: Path = installed.DEFAULT
 def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
     if values["format"] == "json" and values["summary"] != "none":
         yield Mistake("a summary (-c, -C) is text: leave out --json")
+    if values["format"] == "json" and values["strace_compat"] and not values["message"]:
+        yield Mistake("--strace-compat is about lines: add --message, or leave out --json")
+    if values["descriptors"] and not values["strace_compat"]:
+        yield Mistake("-y is strace's: add --strace-compat (BPF objects are named without it)")
     if len(values["cgroups"]) > CGROUPS_MAX:
         yield Mistake(f"cgroups: must be at most {CGROUPS_MAX}")
     for key in ("output", "record"):

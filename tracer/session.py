@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ..decoders import strace
 from ..decoders.capture import plans
 from ..decoders.insn import INSN
 from ..decoders.progs import PROG_LOAD
@@ -18,6 +19,7 @@ from .cache import Cache
 from .cgroup import CgroupPaths, cgroup_directory
 from .command import TracedCommand, find_program
 from .config import Config
+from .names import HostNames
 from .pipeline import Outcome, run
 from .process import ProcFs
 from .program import KernelFilter, Program, possible_cpus
@@ -67,7 +69,8 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         sizes = loader.Sizes(options.ring_size, possible_cpus(), _PROCESSES if some else 1)
         witness = _witness(options, commands, some, stack)
         loaded = _loaded(options, sizes, follow=options.follow or bool(command_argv))
-        program = Program(loaded, sizes, plans(options.max_insns * INSN.size))
+        aside = strace.COMMANDS if options.strace_compat else {}
+        program = Program(loaded, sizes, plans(options.max_insns * INSN.size, aside))
         stack.callback(program.close)
         fds = [*program.ring_fds, *([witness.fileno()] if witness else [])]
         watch = stack.enter_context(Watch(fds))
@@ -108,7 +111,9 @@ def _outcome(
     # What the kernel filters by, it has filtered; of the commands that it counts
     # together, it let all through.
     selection = Selection(commands, results=options.results, min_duration_ns=options.min_duration)
-    sinks = sinks_for(options, outputs.shown, source.origin, several=targets.several)
+    sinks = sinks_for(
+        options, outputs.shown, source.origin, several=targets.several, names=HostNames()
+    )
     outcome = run(
         source, selection, sinks, outputs.shown, max_events=options.max_events,
         listings=options.dump_insns,

@@ -6,11 +6,12 @@ import fcntl
 import os
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 from weakref import ReferenceType, ref
 
+from ..decoders.strace_view import Names, View
 from ..events import ecs, text
 from ..events.call import Call, Totals
 from ..events.ecs import Cause, Origin
@@ -169,8 +170,27 @@ class TextStyle:
             column=config.column,
             color=config.color == "always" or (config.color == "auto" and wanted),
             process=several,
-            introduce=several and not config.quiet,
+            introduce=several and not config.quiet and not config.strace_compat,
         )
+
+
+Spelling = Callable[[Event, int], tuple[str, str]]
+"""From a call and the time at which it began (ns since the epoch) to ``bpf(...)`` and to what
+follows ``= ``.
+"""
+
+
+def spelling(config: Config, names: Names) -> Spelling:
+    """How the options want calls to be spelled: our way, or strace's."""
+    style = Style(Xlat(config.constants), config.verbose, config.strings)
+    if config.strace_compat:
+        view = View(names, descriptors=config.descriptors)
+        return lambda event, time_ns: view.line(event.call, style, time_ns)
+    return _ours(style)
+
+
+def _ours(style: Style) -> Spelling:
+    return lambda event, _: (text.call(event, style), text.result(event))
 
 
 class _Introduced(NamedTuple):
@@ -181,9 +201,10 @@ class _Introduced(NamedTuple):
 class TextSink:
     """A line a call."""
 
-    def __init__(self, output: Output, style: TextStyle) -> None:
+    def __init__(self, output: Output, style: TextStyle, spell: Spelling | None = None) -> None:
         self._output = output
         self._style = style
+        self._spell = spell or _ours(style.calls)
         self._previous_ns: int | None = None
         self._introduced: Recent[int, _Introduced] = Recent(_INTRODUCED_MAX)
 
@@ -192,9 +213,9 @@ class TextSink:
         if style.introduce:
             self._introduce(process, event.call)
         leader = self._leader(event, time_ns)
-        call = text.call(event, style.calls)
+        call, outcome = self._spell(event, time_ns)
         padding = " " * max(1, style.column - len(leader) - len(call))
-        result = f"= {text.result(event)}"
+        result = f"= {outcome}"
         if style.syscall_times:
             result += f" <{_duration(event.call)}>"
         if style.color:
@@ -274,20 +295,19 @@ def _stamp(timestamps: str, time_ns: int) -> str:
 class JsonSink:
     """A document a line.
 
-    :param style: for the text line as ``message``; None to leave that out.
+    :param spell: for the text line as ``message``; None to leave that out.
     """
 
-    def __init__(self, output: Output, origin: Origin, style: TextStyle | None) -> None:
+    def __init__(self, output: Output, origin: Origin, spell: Spelling | None) -> None:
         self._output = output
         self._origin = origin
         self._lines = JsonLines(origin)
-        self._style = style
+        self._spell = spell
 
     def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
         message = ""
-        if self._style:
-            call = text.call(event, self._style.calls)
-            message = f"{call} = {text.result(event)}"
+        if self._spell:
+            message = " = ".join(self._spell(event, time_ns))
         self._output.write(
             self._lines.event(event, process, time_ns=time_ns, sequence=sequence, message=message)
         )
@@ -364,19 +384,23 @@ def _summary_row(name: str, row: _Sum, total_ns: int) -> str:
     return f"{percent:6.2f} {row.ns / _SECOND:11.6f} {per_call:11} {row.calls:9} {errors:>9} {name}"
 
 
-def sinks_for(config: Config, output: Output, origin: Origin, *, several: bool) -> list[Sink]:
+def sinks_for(
+    config: Config, output: Output, origin: Origin, *, several: bool, names: Names
+) -> list[Sink]:
     """What the options ask for.
 
     :param several: calls may come from more than one process.
+    :param names: what can be asked for beside the calls.
     """
+    spell = spelling(config, names)
     style = TextStyle.of(config, terminal=output.is_terminal, several=several)
     sinks: list[Sink] = []
     if config.save_progs:
         sinks.append(SavedPrograms(config.save_progs))
     if config.format == "json":
-        return [*sinks, JsonSink(output, origin, style if config.message else None)]
+        return [*sinks, JsonSink(output, origin, spell if config.message else None)]
     if config.summary != "only":
-        sinks.append(TextSink(output, style))
+        sinks.append(TextSink(output, style, spell))
     if config.summary != "none":
         sinks.append(SummarySink(output))
     return sinks

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``struct bpf_map_info`` and ``struct bpf_prog_info``, as strace shows them with ``-v``."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from ..events.call import ObjectKind
+from ..events.event import Trailing
+from ..events.text import trailing
+from ..events.value import (
+    Hex,
+    IfIndex,
+    Item,
+    Items,
+    Kind,
+    Style,
+    Wide,
+    Xlat,
+    constant,
+    hexadecimal,
+    items_text,
+)
+from . import uapi
+from .layout import (
+    CType,
+    Field,
+    Layout,
+    Moment,
+    Rows,
+    changed,
+    longer_than,
+    obj_name,
+    pointer,
+    u32,
+    u64,
+)
+from .strace import MAP_FLAGS
+from .strace_memory import device, hexadecimal_bytes
+
+
+class _Tag(Kind):
+    def text(self, value: bytes, style: Style) -> str:
+        return f'"{hexadecimal_bytes(value)}"'
+
+
+class _Device(Kind):
+    def text(self, value: int, style: Style) -> str:
+        return constant(hexadecimal(value), device(value), style.xlat)
+
+
+class _OptionalId(Kind):
+    """All ones stands for none."""
+
+    _NONE: Final = 0xFFFFFFFF
+
+    def text(self, value: int, style: Style) -> str:
+        return "-1" if value == self._NONE else str(value)
+
+
+class LoadTime(Kind):
+    """Since the host was booted, ns."""
+
+
+_LOAD_TIME: Final = LoadTime()
+_TAG: Final = Field("tag", CType("8s", 8, 1), _Tag())
+_NETNS: Final = [u64("netns_dev", _Device()), u64("netns_ino")]
+
+
+def _told(*names: str) -> Sequence[Field]:
+    """Numbers that the caller passes and the kernel replaces."""
+    return [u32(name, moment=Moment.BOTH) for name in names]
+
+
+_MAP: Final[Rows] = [
+    [
+        u32("type", uapi.MAP_TYPE),
+        u32("id"),
+        u32("key_size"),
+        u32("value_size"),
+        u32("max_entries"),
+        u32("map_flags", MAP_FLAGS),
+    ],
+    obj_name("name"),
+    [u32("ifindex", IfIndex()), u32("btf_vmlinux_value_type_id"), *_NETNS],
+    [
+        u32("btf_id"),
+        u32("btf_key_type_id"),
+        u32("btf_value_type_id"),
+        u32("btf_vmlinux_id", when=longer_than(80)),
+    ],
+    u64("map_extra", Hex()),
+    [u64("hash", Hex()), u32("hash_size")],
+]
+
+_PROG: Final[Rows] = [
+    [
+        u32("type", uapi.PROG_TYPE),
+        u32("id"),
+        _TAG,
+        *_told("jited_prog_len", "xlated_prog_len"),
+        pointer("jited_prog_insns"),
+        pointer("xlated_prog_insns"),
+    ],
+    [
+        u64("load_time", _LOAD_TIME),
+        u32("created_by_uid", _OptionalId()),
+        *_told("nr_map_ids"),
+        pointer("map_ids"),
+        obj_name("name"),
+    ],
+    [u32("ifindex", IfIndex()), u32("gpl_compatible"), *_NETNS],
+    [
+        *_told("nr_jited_ksyms", "nr_jited_func_lens"),
+        pointer("jited_ksyms"),
+        pointer("jited_func_lens"),
+    ],
+    [
+        u32("btf_id"),
+        *_told("func_info_rec_size"),
+        pointer("func_info"),
+        *_told("nr_func_info", "nr_line_info"),
+        pointer("line_info"),
+        pointer("jited_line_info"),
+        *_told(
+            "nr_jited_line_info", "line_info_rec_size", "jited_line_info_rec_size", "nr_prog_tags"
+        ),
+        pointer("prog_tags"),
+    ],
+    [u64("run_time_ns"), u64("run_cnt")],
+    u64("recursion_misses", Wide("UINT64_MAX")),
+    u32("verified_insns"),
+    [u32("attach_btf_obj_id"), u32("attach_btf_id")],
+]
+
+
+def _answered(field: Field) -> Field:
+    return replace(field, moment=Moment.EXIT) if field.moment is Moment.ENTRY else field
+
+
+LAYOUTS: Final[Mapping[int, Layout]] = {
+    ObjectKind.MAP: Layout(changed(_MAP, _answered)),
+    ObjectKind.PROG: Layout(changed(_PROG, _answered)),
+}
+"""By kind of object; of others it shows the address."""
+
+# Where it does not keep to the order in C: what stands behind what.
+_BEHIND: Final = {"jited_prog_insns": "jited_prog_len"}
+_LONGEST: Final = 4096
+
+
+class Info(NamedTuple):
+    """The struct in place of its address; a :class:`events.value.Detail`."""
+
+    items: Items
+    rest: Trailing | None
+
+    def text(self, value: Any, plain: str, style: Style) -> str:
+        if not style.verbose:
+            return plain
+        rest = trailing(self.rest, verbose=True) if self.rest else ""
+        return f"{{{items_text(self.items, style)}{rest}}}"
+
+
+class _Beside(NamedTuple):
+    """A remark; a :class:`events.value.Detail`."""
+
+    remark: str
+
+    def text(self, value: Any, plain: str, style: Style) -> str:
+        return plain if style.xlat is Xlat.RAW else f"{plain} /* {self.remark} */"
+
+
+def info(kind: int, before: bytes, after: bytes, time_of_day: Callable[[int], str]) -> Info | None:
+    """What was asked for, or None where only the address is shown.
+
+    :param before: the struct as the caller passed it; ``after``: when the call is over.
+    :param time_of_day: of ns since the host was booted; empty if nobody knows.
+    """
+    layout = LAYOUTS.get(kind)
+    if not layout or not 0 < len(after) <= _LONGEST:
+        return None
+    plan = layout.plan(len(after))
+    items, _ = plan.items(plan.unpack(before[: len(after)]), plan.unpack(after))
+    rest = after[layout.end :]
+    return Info(
+        tuple(_dated(item, time_of_day) for item in _in_order(items)),
+        Trailing(layout.end, rest) if rest.strip(b"\0") else None,
+    )
+
+
+def _in_order(items: Items) -> Iterator[Item]:
+    moved = {_BEHIND[item.name]: item for item in items if item.name in _BEHIND}
+    for item in items:
+        if item.name not in _BEHIND:
+            yield item
+        if item.name in moved:
+            yield moved[item.name]
+
+
+def _dated(item: Item, time_of_day: Callable[[int], str]) -> Item:
+    if item.kind is not _LOAD_TIME or not item.value:
+        return item
+    told = time_of_day(item.value)
+    return item._replace(detail=_Beside(told)) if told else item
