@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's kernels: found in the archive, fetched, unpacked. Nothing gets installed.
+"""Debian's packages: found in the archive, fetched, unpacked. Nothing gets installed.
 
 Whatever is asked of apt is asked within a root of its own below ``.kernels/``. Which
 mirror it uses, and how it gets there, it has from the host's own apt.
@@ -49,8 +49,8 @@ def kernel(series: str, flavour: str, cache: Path) -> Kernel:
     reasons = []
     for suite in SERIES[series]:
         try:
-            apt = _Apt(suite, cache / "apt" / suite.name)
-            release, packages = newest(apt.packages(series, flavour))
+            apt = Apt(suite, cache / "apt" / suite.name)
+            release, packages = newest(apt.kernels(series, flavour))
             apt.unpack(packages, trees / release)
             return unpacked(trees / release)
         except CannotRun as reason:
@@ -103,7 +103,7 @@ def mirrors(targets: str) -> dict[str, str]:
     return found
 
 
-class _Apt:
+class Apt:
     """apt with a root of its own, which knows one suite.
 
     :raises CannotRun: the host's apt has no mirror of Debian, or it cannot be reached.
@@ -127,7 +127,7 @@ class _Apt:
         self._env = os.environ | {"APT_CONFIG": str(configuration)}
         self._run("apt-get", "-q", "update")
 
-    def packages(self, series: str, flavour: str) -> list[str]:
+    def kernels(self, series: str, flavour: str) -> list[str]:
         """What kernels of the series are made of."""
         pattern = rf"^linux-({_PARTS})-{re.escape(series)}\.[^-]*(-[0-9]+)?-{flavour}$"
         found = self._run("apt-cache", "search", "--names-only", pattern)

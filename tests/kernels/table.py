@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Suite(NamedTuple):
-    """Where a kernel is published."""
+    """Where packages are published."""
 
     label: str
     """Of the archive, as its Release file has it: it tells which mirror of the host's."""
