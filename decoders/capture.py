@@ -16,6 +16,7 @@ from ..events.wire import (
     RING_DATA,
     RING_VITAL,
     ROW_ASIDE,
+    ROW_INSIDE,
     ROWS_MAX,
     SHAPE_BULK,
     SHAPE_BYTES,
@@ -39,6 +40,8 @@ class _Pointer(NamedTuple):
     choices: int
     offsets: Mapping[str, int]
     """Of the fields beside it, by name."""
+    within: int = -1
+    """The offset of the pointer that leads to where this one is; -1: it is in attr."""
 
 
 def plans(bulk_limit: int, aside: Mapping[int, Command] = MappingProxyType({})) -> dict[int, bytes]:
@@ -111,6 +114,13 @@ def _of_layout(layout: Layout, choices: int, offsets: Mapping[str, int]) -> Iter
         for field in slot.fields:
             if field.target:
                 yield _Pointer(field.target, slot.offset, choices, offsets)
+                if field.target.inside:
+                    yield from _inside(field.target.inside, slot.offset)
+
+
+def _inside(layout: Layout, within: int) -> Iterator[_Pointer]:
+    for pointer in _of_layout(layout, _ANY, _offsets(layout)):
+        yield pointer._replace(within=within)
 
 
 def _offsets(layout: Layout) -> dict[str, int]:
@@ -125,7 +135,7 @@ def _row(row: _Pointer, bulk_limit: int) -> bytes:
         bulk_limit if target.shape == SHAPE_BULK else target.limit,
         row.offset,
         target.count if isinstance(target.count, int) else row.offsets[target.count],
-        row.offsets.get(_CHOSEN_BY, 0),
+        row.offsets.get(_CHOSEN_BY, 0) if row.within < 0 else row.within,
         target.shape,
-        target.when | ROW_ASIDE * target.aside,
+        target.when | ROW_ASIDE * target.aside | ROW_INSIDE * (row.within >= 0),
     )

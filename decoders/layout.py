@@ -93,6 +93,8 @@ class Target:
     """Of a log: the field in which the kernel tells how long it is."""
     aside: bool = False
     """A second look at a pointer that another target leads to as well."""
+    inside: "Layout | None" = None
+    """Of a struct: pointers in it are followed too, if the call succeeded."""
 
 
 ALWAYS = ROW_SUCCESS | ROW_ENOENT | ROW_ENOSPC | ROW_FAILURE

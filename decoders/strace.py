@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..events.memory import Content
-from ..events.value import Fd, Flags, Hex, IfIndex, Kind
+from ..events.value import Fd, Hex, IfIndex, Kind
 from ..events.wire import CHUNK_MAX, ROW_ENTRY, ROW_NO_LIMIT
 from . import links, uapi
 from .insn import instructions
@@ -33,21 +33,15 @@ from .layout import (
     strings,
     u32,
 )
+from .strace_info import MAP_FLAGS, PROG_INFO, first_bits
 from .strace_memory import Answers, Counted, Data, Elements, Instructions, IterInfo, Text
 from .table import COMMANDS as OURS
 
 # --- Constants that it does not know -----------------------------------------------------
 
-
-def _first_bits(flags: Flags, count: int) -> Flags:
-    names = {bit: name for bit, name in flags.names.items() if bit < 1 << count}
-    return Flags(flags.family, names, flags.zero)
-
-
-MAP_FLAGS: Final = _first_bits(uapi.MAP_FLAGS, 14)
-_PROG_FLAGS: Final = _first_bits(uapi.PROG_FLAGS, 8)
-_OPEN_FLAGS: Final = _first_bits(uapi.OPEN_FLAGS, 5)
-_TEST_RUN_FLAGS: Final = _first_bits(uapi.TEST_RUN_FLAGS, 2)
+_PROG_FLAGS: Final = first_bits(uapi.PROG_FLAGS, 8)
+_OPEN_FLAGS: Final = first_bits(uapi.OPEN_FLAGS, 5)
+_TEST_RUN_FLAGS: Final = first_bits(uapi.TEST_RUN_FLAGS, 2)
 
 # --- Where pointers lead -----------------------------------------------------------------
 
@@ -89,7 +83,9 @@ _FOLLOWED: Final[Mapping[tuple[str, str], Target]] = {
     ("BPF_PROG_QUERY", "link_ids"): _IDS,
     ("BPF_PROG_QUERY", "link_attach_flags"): _ATTACH_FLAGS,
     # What was there before, for the members that the kernel changes.
-    ("BPF_OBJ_GET_INFO_BY_FD", "info"): _with(Content(), "info_len", when=ROW_ENTRY, aside=True),
+    ("BPF_OBJ_GET_INFO_BY_FD", "info"): _with(
+        Content(), "info_len", when=ROW_ENTRY, aside=True, inside=PROG_INFO
+    ),
     # Bytes taken for elements of four bytes.
     ("BPF_LINK_CREATE", "iter_info"): _with(IterInfo(), "iter_info_len", unit=4, aside=True),
     ("BPF_LINK_CREATE", "ids"): _numbers(Kind(), "I", 4, "cnt"),

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """``struct bpf_map_info`` and ``struct bpf_prog_info``, as strace shows them with ``-v``."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from struct import Struct as Packing
 from typing import Any, Final, NamedTuple
 
-from ..events.call import ObjectKind
+from ..events.call import Blob, ObjectKind
 from ..events.event import Trailing
+from ..events.memory import Content, Memory
 from ..events.text import trailing
 from ..events.value import (
+    Detail,
+    Flags,
     Hex,
     IfIndex,
     Item,
@@ -21,6 +25,7 @@ from ..events.value import (
     hexadecimal,
     items_text,
 )
+from ..events.wire import CHUNK_MAX, ROW_SUCCESS, SLOT_INSIDE
 from . import uapi
 from .layout import (
     CType,
@@ -28,15 +33,25 @@ from .layout import (
     Layout,
     Moment,
     Rows,
+    Target,
     changed,
+    data,
     longer_than,
     obj_name,
     pointer,
     u32,
     u64,
 )
-from .strace import MAP_FLAGS
-from .strace_memory import device, hexadecimal_bytes
+from .strace_memory import Data, Elements, Instructions, device, hexadecimal_bytes
+
+
+def first_bits(flags: Flags, count: int) -> Flags:
+    """The same without the names of the others, which strace does not know."""
+    names = {bit: name for bit, name in flags.names.items() if bit < 1 << count}
+    return Flags(flags.family, names, flags.zero)
+
+
+MAP_FLAGS: Final = first_bits(uapi.MAP_FLAGS, 14)
 
 
 class _Tag(Kind):
@@ -72,6 +87,11 @@ def _told(*names: str) -> Sequence[Field]:
     return [u32(name, moment=Moment.BOTH) for name in names]
 
 
+def _inside(content: Content, count: str, unit: int = 1) -> Target:
+    target = data(count, CHUNK_MAX, ROW_SUCCESS, unit=unit, content=content)
+    return replace(target, aside=True)
+
+
 _MAP: Final[Rows] = [
     [
         u32("type", uapi.MAP_TYPE),
@@ -99,14 +119,14 @@ _PROG: Final[Rows] = [
         u32("id"),
         _TAG,
         *_told("jited_prog_len", "xlated_prog_len"),
-        pointer("jited_prog_insns"),
-        pointer("xlated_prog_insns"),
+        pointer("jited_prog_insns", _inside(Data(hex_=True), "jited_prog_len")),
+        pointer("xlated_prog_insns", _inside(Instructions(), "xlated_prog_len")),
     ],
     [
         u64("load_time", _LOAD_TIME),
         u32("created_by_uid", _OptionalId()),
         *_told("nr_map_ids"),
-        pointer("map_ids"),
+        pointer("map_ids", _inside(Elements(Kind(), "I"), "nr_map_ids", unit=4)),
         obj_name("name"),
     ],
     [u32("ifindex", IfIndex()), u32("gpl_compatible"), *_NETNS],
@@ -138,9 +158,10 @@ def _answered(field: Field) -> Field:
     return replace(field, moment=Moment.EXIT) if field.moment is Moment.ENTRY else field
 
 
+PROG_INFO: Final = Layout(changed(_PROG, _answered))
 LAYOUTS: Final[Mapping[int, Layout]] = {
     ObjectKind.MAP: Layout(changed(_MAP, _answered)),
-    ObjectKind.PROG: Layout(changed(_PROG, _answered)),
+    ObjectKind.PROG: PROG_INFO,
 }
 """By kind of object; of others it shows the address."""
 
@@ -171,17 +192,62 @@ class _Beside(NamedTuple):
         return plain if style.xlat is Xlat.RAW else f"{plain} /* {self.remark} */"
 
 
-def info(kind: int, before: bytes, after: bytes, time_of_day: Callable[[int], str]) -> Info | None:
+# Of these it reads no more than there was room for.
+_LIMITED: Final = frozenset({"xlated_prog_insns", "map_ids"})
+_U32, _U64 = Packing("=I"), Packing("=Q")
+
+
+class _Inside:
+    """A :class:`decoders.layout.Details`: what pointers in ``struct bpf_prog_info`` lead to."""
+
+    def __init__(self, before: bytes, after: bytes, aside: Mapping[int, Blob]) -> None:
+        self._before = before
+        self._after = after
+        self._aside = aside
+        self.offsets: Collection[int] = [at & ~SLOT_INSIDE for at in aside if at & SLOT_INSIDE]
+
+    def of(self, offset: int, field: Field) -> Detail | None:
+        target = field.target
+        if target is None or not _number(self._after, offset, _U64):
+            return None
+        blob = self._aside[offset | SLOT_INSIDE]
+        if field.name in _LIMITED and isinstance(target.count, str):
+            room = _number(self._before, PROG_INFO.offset_of(target.count), _U32)
+            blob = _first(blob, room * target.unit)
+        return Memory(target.content, blob)
+
+
+def _first(blob: Blob, size: int) -> Blob:
+    if size >= blob.wanted:
+        return blob
+    state = 0 if size <= blob.read else blob.state
+    return Blob(blob.data[:size], size, state, min(size, blob.read))
+
+
+def _number(data: bytes, offset: int, packing: Packing) -> int:
+    return int(packing.unpack_from(data.ljust(offset + packing.size, b"\0"), offset)[0])
+
+
+def info(
+    kind: int,
+    before: bytes,
+    after: bytes,
+    aside: Mapping[int, Blob],
+    time_of_day: Callable[[int], str],
+) -> Info | None:
     """What was asked for, or None where only the address is shown.
 
     :param before: the struct as the caller passed it; ``after``: when the call is over.
+    :param aside: what came with the call for pointers in the struct.
     :param time_of_day: of ns since the host was booted; empty if nobody knows.
     """
     layout = LAYOUTS.get(kind)
     if not layout or not 0 < len(after) <= _LONGEST:
         return None
     plan = layout.plan(len(after))
-    items, _ = plan.items(plan.unpack(before[: len(after)]), plan.unpack(after))
+    inside = _Inside(before, after, aside if kind == ObjectKind.PROG else {})
+    entry, final = plan.unpack(before[: len(after)]), plan.unpack(after)
+    items, _ = plan.items(entry, final, details=inside)
     rest = after[layout.end :]
     return Info(
         tuple(_dated(item, time_of_day) for item in _in_order(items)),

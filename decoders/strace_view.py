@@ -10,7 +10,7 @@ from ..events.call import RESULT, Blob, Call, ObjectKind
 from ..events.event import Event
 from ..events.memory import Memory
 from ..events.value import ANGLED, Detail, DirFd, Fd, IfIndex, Style, constant, escape
-from ..events.wire import ATTR_MAX, ROW_ENTRY
+from ..events.wire import ATTR_MAX
 from .decode import fields, passed
 from .layout import Command, Field, Target
 from .objects import OBJ_GET_INFO_BY_FD
@@ -27,6 +27,7 @@ _NAMES: Final = {
 }
 """What the kernel calls the files behind descriptors of objects."""
 _LINK_AGAIN: Final = DESCRIPTORS["BPF_LINK_GET_FD_BY_ID"]
+_INFO_FD: Final = OBJ_GET_INFO_BY_FD.layout.offset_of("bpf_fd")
 _GONE: Final = b" (deleted)"
 _NOWHERE: Final = ATTR_MAX  # an offset of which the kernel program tells nothing
 _U32, _S32, _U64 = Packing("=I"), Packing("=i"), Packing("=Q")
@@ -136,15 +137,16 @@ class _Details:
         return _Behind(_file(self._call, offset, fd, self._names)) if fd >= 0 or here else None
 
     def _memory(self, offset: int, target: Target) -> Detail | None:
-        call = self._call
+        call, content = self._call, target.content
         blob = call.aside.get(offset) if target.aside else call.memory.get(offset)
-        if call.command == OBJ_GET_INFO_BY_FD.number:
-            return self._info(call.memory.get(offset), blob)
-        if blob is None and not target.when & ROW_ENTRY:
-            blob = call.memory.get(offset)  # a recording that was made without
-        if blob is None or (isinstance(target.content, Answers) and call.retval < 0 < blob.wanted):
+        if isinstance(content, Answers):
+            blob = blob or call.memory.get(offset)  # of a recording that was made without
+            if blob and blob.wanted and call.retval < 0:
+                return None
+        if blob is None:
             return None
-        content = target.content
+        if call.command == OBJ_GET_INFO_BY_FD.number:
+            return self._info(blob, call.memory.get(offset, blob))
         if self._descriptors and isinstance(content, IterInfo):
             content = IterInfo(self._behind)
         return Memory(content, blob)
@@ -152,12 +154,12 @@ class _Details:
     def _behind(self, fd: int) -> str:
         return _bracketed(_file(self._call, _NOWHERE, fd, self._names)) if fd >= 0 else ""
 
-    def _info(self, after: Blob | None, before: Blob | None) -> Detail | None:
-        whose = self._call.objects.get(OBJ_GET_INFO_BY_FD.layout.offset_of("bpf_fd"))
-        said = after or before
-        if whose is None or said is None or len(said.data) < said.wanted:
+    def _info(self, before: Blob, after: Blob) -> Detail | None:
+        whose = self._call.objects.get(_INFO_FD)
+        if whose is None or len(after.data) < after.wanted:
             return None
-        return info(whose.kind, (before or said).data, said.data, self._time_of_day)
+        aside, time_of_day = self._call.aside, self._time_of_day
+        return info(whose.kind, before.data, after.data, aside, time_of_day)
 
     def _time_of_day(self, boottime_ns: int) -> str:
         return self._names.time_of_day(boottime_ns + self._booted_ns)

@@ -283,6 +283,7 @@ enum memory_shape {
 #define ROW_FAILURE (1U << 4)	/* any other */
 #define ROW_NO_LIMIT (1U << 5)	/* that the caller counted 0 means as much as there is */
 #define ROW_ASIDE   (1U << 6)	/* a second look at a pointer: the row's part is PART_ASIDE */
+#define ROW_INSIDE  (1U << 7)	/* pointer and count stand where the pointer at choice leads */
 
 /* One pointer in attr. */
 struct memory_row {
@@ -295,6 +296,9 @@ struct memory_row {
 	__u8  shape;
 	__u8  when;
 };
+
+/* In the slot of such a row's part, with the offset of its pointer. */
+#define SLOT_INSIDE 0x8000U
 
 /* A string of an array, with its NUL. */
 #define STRING_MAX 128

@@ -132,6 +132,8 @@ ROW_ENOSPC: Final = 1 << 3
 ROW_FAILURE: Final = 1 << 4
 ROW_NO_LIMIT: Final = 1 << 5
 ROW_ASIDE: Final = 1 << 6
+ROW_INSIDE: Final = 1 << 7
+SLOT_INSIDE: Final = 0x8000
 
 STRING_MAX: Final = 128
 FDS_MAX: Final = 6

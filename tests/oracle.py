@@ -4,6 +4,7 @@
 Debian 12 has 6.1, which decodes fewer commands and less of each.
 """
 
+import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ def strace(cache: Path) -> Sequence[str]:
     :raises CannotRun: it is neither here nor to be had.
     :raises Broken: see there.
     """
+    if platform.machine() != "x86_64":
+        raise CannotRun(f"strace is fetched for x86_64, and this is {platform.machine()}")
     tree = cache / "strace"
     if not tree.exists():
         cache.mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from bpfsnoop.decoders import strace
 from bpfsnoop.decoders.capture import plans
 from bpfsnoop.decoders.layout import Command, Field, Layout
 from bpfsnoop.decoders.links import LINK_CREATE
@@ -274,3 +275,24 @@ def test_instructions_are_as_many_as_the_user_wants(limit: int) -> None:
     insns = read(other[5]).special[wire.SHAPE_BULK]
     assert insns.limit == limit
     assert [number for number in PLANS if other[number] != PLANS[number]] == [5]
+
+
+# --- A second look -----------------------------------------------------------------------
+
+
+def test_what_strace_would_read_is_taken_beside_ours() -> None:
+    """The log before it is written, and what pointers in the info of a program lead to."""
+    more = plans(LIMIT, strace.COMMANDS)
+    load, loads = (read(each[5]).rows for each in (PLANS, more))
+    (log,) = (row for row in loads if row not in load)
+    assert (log.pointer, log.counter, log.unit) == (32, 28, 1)
+    assert log.when == wire.ROW_ENTRY | wire.ROW_ASIDE
+    ours, *rest = read(more[15]).rows
+    assert [ours] == read(PLANS[15]).rows
+    before, *inside = rest
+    assert (before.pointer, before.counter, before.when) == (8, 4, log.when)
+    # struct bpf_prog_info: jited_prog_insns, xlated_prog_insns, map_ids and their numbers.
+    assert [(row.pointer, row.counter, row.unit, row.choice) for row in inside] == [
+        (24, 16, 1, 8), (32, 20, 1, 8), (56, 52, 4, 8),
+    ]  # fmt: skip
+    assert {row.when for row in inside} == {wire.ROW_SUCCESS | wire.ROW_ASIDE | wire.ROW_INSIDE}

@@ -16,6 +16,7 @@ from bpfsnoop.decoders.table import COMMANDS as OURS
 from bpfsnoop.events import text
 from bpfsnoop.events.call import COMMON_ATTRS, RESULT, Blob, Call, CallFlag, PartState
 from bpfsnoop.events.value import Style, Xlat
+from bpfsnoop.events.wire import SLOT_INSIDE
 from calls import ATTR_ADDRESS, attr, blob, btf_of, call_of, link_of, map_of, prog_of
 from golden import ROWS, Row
 
@@ -236,6 +237,21 @@ def test_the_log_is_what_the_buffer_held_before() -> None:
     assert log(None) == "0xa0"
 
 
+def test_a_recording_that_was_made_without_the_option_shows_addresses() -> None:
+    """Where what was taken is not what strace reads."""
+    for cmd, entry, shown in (
+        (15, attr("iIQ", 3, 64, 0xA0), "info=0xa0"),
+        (20, attr("iiIIQ", 3, 4, 0, 8, 0xA0), "buf=0xa0"),
+        (28, attr("iiIIQI", 3, 0, 28, 0, 0xA0, 16), "iter_info=0xa0"),
+        (37, attr("QII", 0xA0, 16, 1), "stream_buf=0xa0"),
+    ):
+        memory = dict.fromkeys((0, 8, 16), blob(b"0123456789abcdef"))
+        call = call_of(cmd, entry, memory=memory, objects={0: map_of()})
+        assert shown in line_of(call, VERBOSE)
+    ids = call_of(16, attr("iIIIQI", 3, 0, 0, 0, 0xA0, 1), memory={16: blob(attr("I", 7))})
+    assert "prog_ids=[7]" in line_of(ids)
+
+
 def test_contents_of_maps_stay_addresses() -> None:
     call = call_of(2, attr("iQQQ", 3, 0xA, 0xB, 0), objects={0: map_of()},
                    memory={8: blob(b"key_"), 16: blob(b"value___")})  # fmt: skip
@@ -266,6 +282,7 @@ def test_answers_are_shown_if_the_query_succeeded() -> None:
     assert "prog_ids=[], prog_cnt=0}}" in line_of(none)
 
 
+EXIT = bytes.fromhex("9500000000000000")
 INSNS = bytes.fromhex("b70100000000000096000000010000000600000000000000")
 
 
@@ -315,6 +332,31 @@ def test_info_of_a_program() -> None:
         r' tag="\x01\x74\x61\x67\x00\x00\x00\x02", jited_prog_len=0 => 30, jited_prog_insns=0xa1,'
         " xlated_prog_len=0 => 32, xlated_prog_insns=NULL, load_time=5 /* at 5 */,"
         ' created_by_uid=-1, nr_map_ids=0 => 1, map_ids=NULL, name="watch"'
+    )
+
+
+def test_what_the_info_of_a_program_points_to() -> None:
+    """Of instructions and maps as many as there was room for, of machine code all."""
+    before, after = (
+        attr("II8sIIQQQIIQ", 6, 31, bytes(8), jited, xlated, 0xA1, 0xA2, 0, 0, maps, 0xA3)
+        for jited, xlated, maps in ((4, 8, 1), (5, 16, 2))
+    )
+    aside = {
+        8: blob(before),
+        SLOT_INSIDE | 24: blob(b"\x0f\x1f\0\0\xc3"),
+        SLOT_INSIDE | 32: blob(EXIT + EXIT),
+        SLOT_INSIDE | 56: blob(attr("II", 7, 8)),
+    }
+    entry = attr("iIQ", 3, len(before), 0xA0)
+    call = call_of(15, entry, memory={8: blob(after)}, objects={0: prog_of()})
+    line = line_of(call._replace(aside=aside), VERBOSE)
+    one = "{code=BPF_JMP|BPF_K|BPF_EXIT, dst_reg=BPF_REG_0, src_reg=BPF_REG_0, off=0, imm=0}"
+    assert r'jited_prog_len=4 => 5, jited_prog_insns="\x0f\x1f\x00\x00\xc3"' in line
+    assert f"xlated_prog_len=8 => 16, xlated_prog_insns=[{one}], load" in line
+    assert "nr_map_ids=1 => 2, map_ids=[7], name=" in line
+    # Of a map the same bytes are something else.
+    assert "type=BPF_MAP_TYPE_PERCPU_ARRAY" in line_of(
+        call._replace(aside=aside, objects={0: map_of()}), VERBOSE
     )
 
 

@@ -201,6 +201,22 @@ static __always_inline bool due_at_exit(struct thread *thread, struct scratch *s
 	       (row->pointer + 8 > end || (row->count < ATTR_INLINE && row->count + 4 > end));
 }
 
+/* What a pointer leads to that itself stands where another one leads, as does its count. */
+static __always_inline void take_inside(struct thread *thread, struct scratch *scratch,
+					struct memory_row *row)
+{
+	u64 base = attr_u64(thread->attr, FRESH(thread->attr_end), row->choice);
+	u64 src = 0;
+	u32 count = 0;
+
+	if (!base || bpf_probe_read_user(&src, sizeof(src), (void *)(base + row->pointer)) ||
+	    bpf_probe_read_user(&count, sizeof(count), (void *)(base + row->count)) || !src)
+		return;
+	scratch->wanted = (u64)count * row->unit;
+	scratch->skipped = 0;
+	take_bytes(thread, scratch, PART_ASIDE, SLOT_INSIDE | row->pointer, src, row->limit);
+}
+
 static __always_inline void take_exit_rows(struct thread *thread, struct scratch *scratch,
 					   struct command_plan *plan)
 {
@@ -216,6 +232,10 @@ static __always_inline void take_exit_rows(struct thread *thread, struct scratch
 
 		if (row->shape != SHAPE_BYTES || !due_at_exit(thread, scratch, row, i))
 			continue;
+		if (row->when & ROW_INSIDE) {
+			take_inside(thread, scratch, row);
+			continue;
+		}
 
 		u64 src = attr_u64(thread->attr, FRESH(thread->attr_end), row->pointer);
 
