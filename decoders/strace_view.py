@@ -123,7 +123,8 @@ class _Details:
         if field.target:
             return self._memory(offset, field.target) if self._number(offset, _U64) else None
         if isinstance(field.kind, IfIndex):
-            name = self._names.interface(self._number(offset, _U32))
+            index = self._number(offset, _U32)
+            name = self._names.interface(index) if index else b""
             return _Named(f'if_nametoindex("{escape(name)}")') if name else None
         if isinstance(field.kind, Fd) and self._descriptors:
             return self._file(offset, field, self._number(offset, _S32))
