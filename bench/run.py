@@ -27,6 +27,7 @@ from bpfsnoop.events.process import Process
 from bpfsnoop.tracer import libc, own
 from bpfsnoop.tracer.assembly import Assembly
 from bpfsnoop.tracer.callers import Callers
+from bpfsnoop.tracer.pipeline import collect_seldom
 from bpfsnoop.tracer.tracefs import Tracefs
 from stream import records
 
@@ -153,6 +154,7 @@ def _start(options: Sequence[str]) -> Start:
 
 def _decoding() -> None:
     """Calls per second on one core, after each stage."""
+    collect_seldom()
     stream = records(STREAM)
     origin = ecs.Origin("host", "", "fentry")
 

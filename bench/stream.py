@@ -8,6 +8,7 @@ from struct import pack
 
 from bpfsnoop.events.wire import (
     CALL_RECORD,
+    CALL_SAME_ATTR,
     CHUNK_RECORD,
     OBJECT,
     OBJECT_MAP,
@@ -81,7 +82,7 @@ def record(number: int, cmd: int, attr: bytes) -> list[bytes]:
         head = CHUNK_RECORD.pack(RECORD_CHUNK, pid, start_ns, PART_MEMORY, 0, slot, 0, size, 0)
         ahead.append(head + _INSNS)
     fixed = CALL_RECORD.pack(
-        RECORD_CALL, 0, len(parts), start_ns, 650, 0, 0x7FFC37884300, 0, 4711,
+        RECORD_CALL, CALL_SAME_ATTR, len(parts), start_ns, 650, 0, 0x7FFC37884300, 0, 4711,
         10**9, 1, (1 << 41) - 1, 0, cmd, len(attr), pid, pid, 0, 0, 0, 1000,
         4026531836, 4026531841, 700, b"agent",
     )  # fmt: skip

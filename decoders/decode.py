@@ -22,9 +22,9 @@ from ..events.event import (
     Event,
     Trailing,
 )
-from ..events.memory import Memory
+from ..events.memory import Content, Memory
 from ..events.object import Described
-from ..events.value import Detail, Enum, Fd, Item, Items
+from ..events.value import Detail, Enum, Fd, Items
 from ..events.wire import ATTR_MAX, COMMAND_OTHER
 from . import truth, uapi, why
 from .layout import Command, Details, Field, nested
@@ -40,6 +40,7 @@ _RUN_PROG: Final = PROG_TEST_RUN.layout.offset_of("prog_fd")
 _LOADER: Final = 31  # BPF_PROG_TYPE_SYSCALL
 _OBJECTS: Final = 4096
 _TEMPLATES: Final = 4096
+_NOT_SIMPLE: Final = ~int(CallFlag.COMPAT | CallFlag.SAME_ATTR)
 _LOGS: Final = "log_buf", "btf_log_buf"
 _NO_OBJECTS: Final[Mapping[int, Described]] = {}
 
@@ -79,7 +80,7 @@ class Decoder:
             ObjectKind.LINK: extended(uapi.LINK_TYPE),
         }
         self._describe = lru_cache(_OBJECTS)(self._described_once)
-        self._templates: dict[tuple[int, bytes], _Template] = {}
+        self._templates: dict[tuple[int, int, bytes], _Template] = {}
         self._commands = (
             {number: command.renamed(extended) for number, command in COMMANDS.items()}
             if names
@@ -93,6 +94,13 @@ class Decoder:
 
     def decode(self, call: Call) -> Event:
         """What the call was. Any call has an answer; nothing is raised."""
+        # Most calls succeed and are like others before them.
+        if call.retval >= 0 and call.exit is call.entry and not call.flags & _NOT_SIMPLE:
+            known = self._templates.get((call.cmd, call.size, call.entry))
+            copied = call.kernel is call.entry or (call.kernel is None and not self._sees_inside)
+            if known and known.simple and copied:
+                objects = self._described(call.objects) if call.objects else _NO_OBJECTS
+                return _simple_event(call, known, objects)
         event = self._decode(call)
         if call.command == PROG_LOAD.number:
             event = event._replace(program=program_of(call, self._kfuncs, listings=self._listings))
@@ -111,19 +119,16 @@ class Decoder:
                 call, command.name, None, absence, result=described.get(RESULT), notes=notes
             )
         objects = self._described(call.objects) if call.objects else _NO_OBJECTS
-        same = len(call.entry) == call.size and truth.is_unchanged(call)
-        if same and call.returned and not command.arms:
-            return _from_template(command, call, self._template(command, call), objects, notes)
+        if command.data and len(call.entry) == call.size:
+            self._remember(command, call)
         return _decoded(command, call, objects, notes)
 
-    def _template(self, command: Command, call: Call) -> "_Template":
-        key = call.cmd, call.entry
-        known = self._templates.get(key)
-        if known is None:
+    def _remember(self, command: Command, call: Call) -> None:
+        key = call.cmd, call.size, call.entry
+        if key not in self._templates:
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
-            known = self._templates[key] = _template_of(command, call.entry)
-        return known
+            self._templates[key] = _template_of(command, call.entry)
 
     def _blind_spots(self, call: Call) -> tuple[str, ...]:
         if self._sees_inside is False and call.command == PROG_TEST_RUN.number:
@@ -261,57 +266,46 @@ def _decoded(
 
 
 class _Template(NamedTuple):
-    """What all calls have in common that pass the same attr, and that nobody changed."""
+    """What all calls of data have in common that pass the same attr, and that nobody changed."""
 
+    command: Command
     items: Items
-    leads: Mapping[int, tuple[int, Field]]
-    """Fields that may lead somewhere, and their number among the items, by offset."""
-    trailing: Trailing | None
+    descriptors: Mapping[int, str]
+    """Fields that may lead to an object, by offset."""
+    pointers: Mapping[int, tuple[str, Content]]
+    """The same of memory, with what is there."""
+    simple: bool
+    """There is nothing else to be said of attr."""
 
 
 def _template_of(command: Command, attr: bytes) -> _Template:
     plan = command.layout.plan(len(attr), len(attr))
     raw = plan.unpack(attr)
-    rest = attr[command.layout.end :]
-    trailing = Trailing(command.layout.end, rest) if rest.strip(b"\0") else None
-    return _Template(plan.items(raw, raw)[0], plan.leading(raw), trailing)
-
-
-def _from_template(
-    command: Command,
-    call: Call,
-    template: _Template,
-    objects: Mapping[int, Described],
-    notes: tuple[str, ...],
-) -> Event:
-    items, leads = list(template.items), template.leads
-    behind: list[Behind] = []
-    memory: list[tuple[str, Memory]] = []
-    for at, described in objects.items():
-        number, field = leads.get(at, _LEADS_NOWHERE)
-        if field and not field.target:
-            behind.append(Behind(field.name, described))
-            items[number] = _with(items[number], described)
-    for at, blob in call.memory.items():
-        number, field = leads.get(at, _LEADS_NOWHERE)
-        if field and field.target:
-            found = Memory(field.target.content, blob)
-            memory.append((field.name, found))
-            items[number] = _with(items[number], found)
-    differs = truth.differences(command, call, call.entry)
-    if differs:
-        notes += (TOCTOU_SUSPECT,)
-    return Event(
-        call, command.name, tuple(items), None, command.wrapper, (), template.trailing,
-        tuple(behind), objects.get(RESULT), tuple(memory), notes, differs,
+    leads = plan.leading(raw)
+    trailing = attr[command.layout.end :].strip(b"\0")
+    return _Template(
+        command, plan.items(raw, raw)[0],
+        {at: field.name for at, field in leads.items() if not field.target},
+        {at: (field.name, field.target.content) for at, field in leads.items() if field.target},
+        not trailing and not command.arms and not command.returns_fd,
     )  # fmt: skip
 
 
-def _with(item: Item, detail: Detail) -> Item:
-    return Item(item.name, item.kind, item.value, item.after, detail)
-
-
-_LEADS_NOWHERE: Final[tuple[int, Field | None]] = (0, None)
+def _simple_event(call: Call, template: _Template, objects: Mapping[int, Described]) -> Event:
+    command, items, descriptors, pointers, _ = template
+    behind = []
+    for at, described in objects.items():
+        if at in descriptors:
+            behind.append(Behind(descriptors[at], described))
+    memory = []
+    for at, blob in call.memory.items():
+        if at in pointers:
+            name, content = pointers[at]
+            memory.append((name, Memory(content, blob)))
+    return Event(
+        call, command.name, items, None, command.wrapper, (), None, tuple(behind), None,
+        tuple(memory), simple=True,
+    )  # fmt: skip
 
 
 def _arm(

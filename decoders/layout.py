@@ -472,21 +472,17 @@ class Plan:
                 reply.append(Item(shown.name, shown.kind, now))
         return tuple(items), tuple(reply)
 
-    def leading(self, raw: Sequence[int]) -> dict[int, tuple[int, Field]]:
-        """The fields that may lead somewhere, with their number among :meth:`items`, by offset.
+    def leading(self, raw: Sequence[int]) -> dict[int, Field]:
+        """The fields that may lead somewhere, by offset.
 
         :param raw: what was unpacked; no field has another value at exit.
         """
         values = self.values(raw)
         found = {}
-        number = 0
         for fields, at, value in zip(self._slots, self._offsets, raw, strict=True):
             shown = next((f for f in fields if f.when is None or f.when(values)), None)
-            if shown is None:
-                continue
-            if _leads(shown, _member(shown, value), values):
-                found[at] = number, shown
-            number += 1
+            if shown and _leads(shown, _member(shown, value), values):
+                found[at] = shown
         return found
 
     def _fill_in(self, items: list[Item], details: Details, entry: Sequence[int]) -> None:

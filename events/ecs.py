@@ -412,9 +412,9 @@ def json_line(document: Document) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def spelled(part: JSON) -> JSON:
-    """The same as part of a document, as JSON already."""
-    return orjson.Fragment(orjson.dumps(part))
+def json_text(part: JSON) -> str:
+    """A part of a document as JSON."""
+    return orjson.dumps(part).decode()
 
 
 def timestamp(time_ns: int) -> str:

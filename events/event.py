@@ -103,6 +103,10 @@ class Event(NamedTuple):
     """What a reader should know about how far to trust this event."""
     differs: tuple[str, ...] = ()
     """Fields of which the kernel has something else than was passed, or may have."""
+    simple: bool = False
+    """It succeeded, and there is nothing to be said beside what its fields, the objects and the
+    memory say. Its attr comes without these two: they are in ``behind`` and ``memory`` alone.
+    """
     program: Program | None = None
     """Of a load: what its instructions show."""
     reason: str = ""

@@ -15,7 +15,7 @@ from .event import (
 )
 from .process import Process, arguments
 from .process_document import ALL_CAPABILITIES, NOBODY, capabilities
-from .value import Address, Style, Xlat, escape, hexadecimal, items_text, printable
+from .value import Address, Detail, Items, Style, Xlat, escape, hexadecimal, items_text, printable
 from .wire import PROCESS_EXE_GONE
 
 _ADDRESS = Address()
@@ -102,7 +102,7 @@ def errno_name(number: int) -> str:
 def _attr(event: Event, style: Style) -> str:
     if event.attr is None:
         return _ADDRESS.text(event.call.attr_addr, style)
-    text = items_text(event.attr, style)
+    text = items_text(_detailed(event, event.attr), style)
     if event.wrapper:
         text = f"{event.wrapper}={{{text}}}"
     if event.trailing:
@@ -120,6 +120,14 @@ def trailing(bytes_: Trailing, *, verbose: bool) -> str:
     data = "".join(f"\\x{byte:02x}" for byte in bytes_.data)
     last = bytes_.offset + len(bytes_.data) - 1
     return f', extra_data="{data}" /* bytes {bytes_.offset}..{last} */'
+
+
+def _detailed(event: Event, attr: Items) -> Items:
+    if not event.simple:
+        return attr
+    details: dict[str, Detail] = dict(event.behind)
+    details |= event.memory
+    return tuple(item._replace(detail=details.get(item.name)) for item in attr)
 
 
 def rights(call: Call, *, verbose: bool) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from struct import Struct
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from .call import (
     RESULT,
@@ -221,47 +221,71 @@ def returned_ns(record: bytes) -> int:
 def _call(record: bytes) -> Call:
     if len(record) < _FIXED:
         raise WireError(f"a call of {len(record)} bytes; the shortest has {_FIXED}")
-    _, flags, parts_len, *fixed, comm = _unpack(record)
-    end = _FIXED + parts_len
+    fixed = _unpack(record)
+    flags, comm = fixed[1], fixed[-1]
+    end = _FIXED + fixed[2]
     if end > len(record):
         raise WireError(f"a record of {len(record)} bytes that claims {end}")
-    entry, exit_, kernel = b"", None, None
+    entry = b""
     objects: dict[int, Object] = {}
-    objects_after: dict[int, Object] = {}
     memory: dict[int, Blob] = {}
-    maps: ProgramMaps | None = None
-    aside: dict[int, Blob] = {}
-    blobs = {PART_MEMORY: memory, PART_ASIDE: aside}
+    others: list[_Part] = []
     at = _FIXED
     while at + _PART <= end:
         kind, state, slot, length, wanted = _unpack_part(record, at)
         at += _PART
-        held = 0 if state & PART_CHUNKED else length
         if kind <= PART_ATTR_EXIT:
             held = min(length, ATTR_INLINE)
+        else:
+            held = 0 if state & PART_CHUNKED else length
         data = record[at : at + held]
         if len(data) < held or at + held > end:
             raise WireError(f"a part of {held} bytes where {end - at} are left")
         at += held + 7 & ~7
-        if kind in blobs:
-            blobs[kind][slot] = Blob(data, wanted, state, length)
+        if kind == PART_MEMORY:
+            memory[slot] = Blob(data, wanted, state, length)
         elif kind == PART_ATTR_ENTRY:
             entry = data
-        elif kind == PART_ATTR_EXIT:
-            exit_ = data
-        elif kind in (PART_OBJECT, PART_RESULT) and held == OBJECT.size:
-            objects[slot if kind == PART_OBJECT else RESULT] = _object(data)
-        elif kind == PART_OBJECT_EXIT and held == OBJECT.size:
-            objects_after[slot] = _object(data)
-        elif kind == PART_ATTR_KERNEL:
-            kernel = data
+        elif kind == PART_OBJECT and held == OBJECT.size:
+            objects[slot] = _object(data)
         else:
-            maps = _maps(kind, data, wanted)
-    return Call._make((
-        flags, *fixed, _name(comm), entry, entry if exit_ is None else exit_,
-        objects or _NO_OBJECTS, memory or _NO_MEMORY, objects_after or _NO_OBJECTS,
-        entry if flags & CALL_SAME_ATTR else kernel, maps, aside or _NO_MEMORY,
-    ))  # fmt: skip
+            others.append(_Part(kind, slot, data, Blob(data, wanted, state, length)))
+    same = entry if flags & CALL_SAME_ATTR else None
+    parts = (
+        comm.partition(b"\0")[0], entry, entry, objects or _NO_OBJECTS, memory or _NO_MEMORY,
+        _NO_OBJECTS, same, None, _NO_MEMORY,
+    )  # fmt: skip
+    call = Call._make((flags, *fixed[3:-1], *parts))
+    return _with_others(call, others) if others else call
+
+
+class _Part(NamedTuple):
+    """One of those that few calls have."""
+
+    kind: int
+    slot: int
+    data: bytes
+    blob: Blob
+
+
+def _with_others(call: Call, parts: list[_Part]) -> Call:
+    found: dict[str, Any] = {}
+    for kind, slot, data, blob in parts:
+        if kind == PART_ATTR_EXIT:
+            found["exit"] = data
+        elif kind == PART_ATTR_KERNEL:
+            found.setdefault("kernel", data)
+        elif kind == PART_ASIDE:
+            found.setdefault("aside", {})[slot] = blob
+        elif kind == PART_RESULT and len(data) == OBJECT.size:
+            found["objects"] = {**found.get("objects", call.objects), RESULT: _object(data)}
+        elif kind == PART_OBJECT_EXIT and len(data) == OBJECT.size:
+            found.setdefault("objects_after", {})[slot] = _object(data)
+        else:
+            found["maps"] = _maps(kind, data, blob.wanted)
+    if call.kernel is not None:  # as at entry, whatever else is there
+        found.pop("kernel", None)
+    return call._replace(**found)
 
 
 def _maps(kind: int, data: bytes, wanted: int) -> ProgramMaps:

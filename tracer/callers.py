@@ -35,11 +35,12 @@ class Callers:
 
     def of(self, call: Call, image: Image | None) -> Process:
         """:param image: as the kernel told it; None if it did not."""
-        key = Key(call.tgid, call.process_start_ns, call.exec_id, call.cgroup_id)
-        known = self._known.get(key)
+        same = call.tgid, call.process_start_ns, call.exec_id, call.cgroup_id
+        known = self._known.get(same)  # type: ignore[arg-type] # equal to a Key, and cheaper
         nothing_new = known is not None and (image is None or image == known.image)
-        if known is not None and nothing_new and key.start_ns:
+        if known is not None and nothing_new and call.process_start_ns:
             return known
+        key = Key(*same)
         found = self._look(key)
         # Without a start, another process may have the same key.
         if known is not None and nothing_new and found == known.surroundings:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From calls to sinks, in one loop."""
 
+import gc
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..decoders.decode import Decoder
 from ..events.call import Totals
@@ -12,6 +13,8 @@ from .guard import Guard
 from .selection import Selection
 from .sinks import Output, Sink
 from .source import Batch, Seen, Source
+
+_COLLECT_AFTER: Final = 100_000  # objects more than went
 
 
 class Outcome(NamedTuple):
@@ -23,6 +26,12 @@ class Outcome(NamedTuple):
     """Of the counter slots in ``totals``."""
     problem: str
     """One sentence on why the source was over early; mostly empty."""
+
+
+def collect_seldom() -> None:
+    """Garbage: what a call leaves behind is no cycle, and looking for some takes time."""
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
 
 
 def run(
@@ -40,6 +49,7 @@ def run(
     :param listings: disassemble programs that are loaded.
     :raises OutputError, BrokenPipeError: the output takes no more.
     """
+    collect_seldom()
     stream = _Stream(source, selection, sinks, max_events, listings=listings)
     for batch in source.batches():
         stream.take(batch)
