@@ -26,9 +26,10 @@ from ..events.memory import Content, Memory
 from ..events.object import Described
 from ..events.value import Detail, Enum, Fd, Items
 from ..events.wire import ATTR_MAX, COMMAND_OTHER
-from . import truth, uapi, why
+from . import info, truth, uapi, why
 from .layout import Command, Details, Field, nested
 from .loads import KFUNCS, program_of
+from .objects import OBJ_GET_INFO_BY_FD
 from .progs import PROG_LOAD, PROG_TEST_RUN
 from .table import COMMANDS
 
@@ -37,6 +38,7 @@ KernelNames = Mapping[str, Mapping[int, str]]
 
 _CMD: Final = "bpf_cmd"
 _RUN_PROG: Final = PROG_TEST_RUN.layout.offset_of("prog_fd")
+_INFO_FD: Final = OBJ_GET_INFO_BY_FD.layout.offset_of("bpf_fd")
 _LOADER: Final = 31  # BPF_PROG_TYPE_SYSCALL
 _OBJECTS: Final = 4096
 _TEMPLATES: Final = 4096
@@ -177,6 +179,12 @@ def _circumstances(call: Call) -> tuple[str, ...]:
     return notes
 
 
+def _content(content: Content, objects: Mapping[int, Described]) -> Content:
+    # What info is of depends on what the descriptor leads to.
+    about = objects.get(_INFO_FD) if content is info.ANY else None
+    return info.CONTENTS.get(about.object.kind, content) if about else content
+
+
 class _Details:
     """What came with a call, for the fields that it belongs to; notes what was asked for."""
 
@@ -192,7 +200,7 @@ class _Details:
         if field.target:
             blob = self._memory.get(offset)
             if blob is not None:
-                memory = Memory(field.target.content, blob)
+                memory = Memory(_content(field.target.content, self._objects), blob)
                 self.memory.append((field.name, memory))
                 return memory
         elif isinstance(field.kind, Fd):
@@ -301,6 +309,8 @@ def _simple_event(call: Call, template: _Template, objects: Mapping[int, Describ
     for at, blob in call.memory.items():
         if at in pointers:
             name, content = pointers[at]
+            if content is info.ANY:
+                content = _content(content, objects)
             memory.append((name, Memory(content, blob)))
     return Event(
         call, command.name, items, None, command.wrapper, (), None, tuple(behind), None,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands that serve every kind of object: pins, ids, descriptors, information."""
 
-from ..events.memory import Verbose
 from ..events.value import DirFd
 from ..events.wire import ROW_SUCCESS
 from . import uapi
+from .info import ANY
 from .layout import Command, Hole, Moment, Rows, data, fd, never, path, pointer, s32, u32
 
 _PIN: Rows = [
@@ -26,7 +26,7 @@ OBJ_GET = Command(7, "BPF_OBJ_GET", _GET, returns_fd=True)
 OBJ_GET_INFO_BY_FD = Command(15, "BPF_OBJ_GET_INFO_BY_FD", [[
     fd("bpf_fd"),
     u32("info_len", moment=Moment.BOTH),
-    pointer("info", data("info_len", 512, ROW_SUCCESS, content=Verbose())),
+    pointer("info", data("info_len", 512, ROW_SUCCESS, content=ANY)),
 ]], wrapper="info", data=True)  # fmt: skip
 
 

@@ -350,7 +350,11 @@ def _may_be_absent(path: str, document: ecs.Document) -> bool:
     of, _, name = path.rpartition(".")
     if of == "bpf.process":
         return name != "cgroup_id"
-    return path in OPTIONAL or of in ("bpf.attr", "bpf.attr.tcx") or (of == "bpf.process.absent")
+    return (
+        path in OPTIONAL
+        or of in ("bpf.attr", "bpf.attr.tcx", "bpf.memory.info.fields")
+        or (of == "bpf.process.absent")
+    )
 
 
 @every_document
