@@ -312,10 +312,11 @@ def _simple_event(call: Call, template: _Template, objects: Mapping[int, Describ
             if content is info.ANY:
                 content = _content(content, objects)
             memory.append((name, Memory(content, blob)))
-    return Event(
+    # As Event(...), of which Python checks no argument once more.
+    return tuple.__new__(Event, (
         call, command.name, items, None, command.wrapper, (), None, tuple(behind), None,
-        tuple(memory), simple=True,
-    )  # fmt: skip
+        tuple(memory), (), (), True, None, "",
+    ))  # fmt: skip
 
 
 def _arm(

@@ -177,6 +177,7 @@ _unpack_times = Struct(f"=8xQQ{_ENTRY_NS_AT - 24}xI").unpack_from
 _unpack = CALL_RECORD.unpack_from
 _unpack_part = PART.unpack_from
 _FIXED = CALL_RECORD.size
+_new = tuple.__new__  # as the class itself, but that no argument is looked at once more
 _PART = PART.size
 _ID = Struct("=I")
 _OBJECT_KINDS = frozenset(map(int, ObjectKind))
@@ -243,7 +244,7 @@ def _call(record: bytes) -> Call:
             raise WireError(f"a part of {held} bytes where {end - at} are left")
         at += held + 7 & ~7
         if kind == PART_MEMORY:
-            memory[slot] = Blob(data, wanted, state, length)
+            memory[slot] = _new(Blob, (data, wanted, state, length))
         elif kind == PART_ATTR_ENTRY:
             entry = data
         elif kind == PART_OBJECT and held == OBJECT.size:
@@ -255,7 +256,7 @@ def _call(record: bytes) -> Call:
         comm.partition(b"\0")[0], entry, entry, objects or _NO_OBJECTS, memory or _NO_MEMORY,
         _NO_OBJECTS, same, None, _NO_MEMORY,
     )  # fmt: skip
-    call = Call._make((flags, *fixed[3:-1], *parts))
+    call = _new(Call, (flags, *fixed[3:-1], *parts))
     return _with_others(call, others) if others else call
 
 
