@@ -113,4 +113,6 @@ def test_a_call_that_is_not_seen_to_return_is_told_all_the_same(tmp_path: Path, 
         assert event["bpf"]["notes"] == ["exit_unseen"]
         assert event["event"]["outcome"] == "unknown"
         assert not {"retval", "map"} & set(event["bpf"])
+    # Of the last one the process was gone, but it had been told of by then.
+    assert all("executable" in event["process"] for event in trace.events)
     assert trace.loss["bpf"]["loss"]["complete"]

@@ -531,11 +531,32 @@ int enter_bpf(void *ctx)
 	return 0;
 }
 
+/* Who made the call that is to be given up, unless the process has become another one since. */
+static __always_inline void tell_late(u32 tid, int user)
+{
+#ifdef HAVE_TASK
+	struct thread *thread = threads.lookup(&tid);
+	struct scratch *scratch = scratch_of(user);
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	int zero = 0;
+	u64 *told = announced.lookup(&zero);
+
+	if (!thread || !thread->open || !scratch || !told || is_told(thread, told) ||
+	    thread->call.exec_id != FIELD(u64, task, OFF_task_struct_self_exec_id))
+		return;
+	thread->ring = RING_CONTROL;
+	tell_process(thread, scratch, told);
+#endif
+}
+
 /* The steps that give up begin anew what found that there was something to be given up. */
 int step_enter_give_up(void *ctx)
 {
+	u32 tid = bpf_get_current_pid_tgid();
+
 	preemption_off();
-	give_up_all(bpf_get_current_pid_tgid());
+	tell_late(tid, AT_ENTRY);
+	give_up_all(tid);
 	preemption_on();
 	entry_steps.call(ctx, STEP_ENTER_AGAIN);
 	return 0;
