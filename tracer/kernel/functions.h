@@ -317,10 +317,30 @@ int copied_attr(void *ctx)
 	return 0;
 }
 
+/*
+ * Whether bpf_check() works for the load that is known: of two with the same arguments we may
+ * have been left out where the one ended, and until here in the other. Behind these fields of
+ * attr the kernel has put right what the caller left out.
+ */
+#define CHECKED_ATTR 68
+
+static __always_inline bool is_checked_attr(struct thread *thread, struct scratch *scratch,
+					    u64 attr)
+{
+#ifdef PREEMPT_DISABLE
+	if (bpf_probe_read_kernel(scratch->attr, CHECKED_ATTR, (void *)attr))
+		return true;
+	return attr_unchanged(thread, scratch, MIN(thread->attr_len, CHECKED_ATTR));
+#else
+	return true;
+#endif
+}
+
 static __always_inline void take_checked_insns(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	u64 where = first_argument(ctx);
+	u64 attr = FUNCTION_ARG(1);
 	struct thread *thread = checked(under_way(tid));
 	struct scratch *scratch = scratch_of(AT_CHECK);
 	u64 prog = 0;
@@ -328,7 +348,7 @@ static __always_inline void take_checked_insns(void *ctx)
 
 	if (is_own())
 		note_run(OWN_CHECKED);
-	if (!thread || !scratch)
+	if (!thread || !scratch || !is_checked_attr(thread, scratch, attr))
 		return;
 
 	struct command_plan *plan = plan_of(thread->call.cmd);
@@ -346,8 +366,8 @@ static __always_inline void take_checked_insns(void *ctx)
 }
 
 /*
- * int bpf_check(struct bpf_prog **prog, ...): the instructions, before the verifier looks at
- * them.
+ * int bpf_check(struct bpf_prog **prog, union bpf_attr *attr, ...): the instructions, before the
+ * verifier looks at them.
  */
 int checked_insns(void *ctx)
 {
