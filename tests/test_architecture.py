@@ -28,7 +28,8 @@ PURE = {"events", "decoders", "rules"}
 
 # All that the pure floors take from the standard library.
 PURE_LIBRARY = {
-    "collections", "collections.abc", "dataclasses", "datetime", "enum", "errno", "functools",
+    "array", "collections", "collections.abc", "dataclasses", "datetime", "enum", "errno",
+    "functools",
     "re", "struct", "types", "typing",
 }  # fmt: skip
 # Functions of it, and builtins, that pure code does not call.
