@@ -23,7 +23,20 @@ from ..events.value import (
     items_text,
 )
 from . import uapi
-from .layout import CType, Field, Layout, Row, Rows, nested, obj_name, pointer, s32, u32, u64
+from .layout import (
+    CType,
+    Field,
+    Layout,
+    Row,
+    Rows,
+    grouped,
+    nested,
+    obj_name,
+    pointer,
+    s32,
+    u32,
+    u64,
+)
 
 
 class _Tag(Kind):
@@ -38,46 +51,37 @@ class _Tag(Kind):
         return value.hex()
 
 
-_MAP: Final[Rows] = [
-    [
-        u32("type", uapi.MAP_TYPE), u32("id"), u32("key_size"), u32("value_size"),
-        u32("max_entries"), u32("map_flags", uapi.MAP_FLAGS), obj_name("name"),
-    ],
-    [u32("ifindex", IfIndex()), u32("btf_vmlinux_value_type_id")],
-    [u64("netns_dev", Hex()), u64("netns_ino")],
-    [u32("btf_id"), u32("btf_key_type_id"), u32("btf_value_type_id")],
-    u32("btf_vmlinux_id"),
-    u64("map_extra", Hex()),
-    [u64("hash", Hex()), u32("hash_size")],
-]  # fmt: skip
+MAP: Final = (
+    u32("type", uapi.MAP_TYPE), u32("id"), u32("key_size"), u32("value_size"),
+    u32("max_entries"), u32("map_flags", uapi.MAP_FLAGS), obj_name("name"),
+    u32("ifindex", IfIndex()), u32("btf_vmlinux_value_type_id"),
+    u64("netns_dev", Hex()), u64("netns_ino"),
+    u32("btf_id"), u32("btf_key_type_id"), u32("btf_value_type_id"), u32("btf_vmlinux_id"),
+    u64("map_extra", Hex()), u64("hash", Hex()), u32("hash_size"),
+)  # fmt: skip
 
-_PROG: Final[Rows] = [
-    [
-        u32("type", uapi.PROG_TYPE), u32("id"), Field("tag", CType("8s", 8, 1), _Tag()),
-        u32("jited_prog_len"), u32("xlated_prog_len"),
-        pointer("jited_prog_insns"), pointer("xlated_prog_insns"),
-    ],
-    [
-        u64("load_time"), u32("created_by_uid"), u32("nr_map_ids"), pointer("map_ids"),
-        obj_name("name"),
-    ],
-    [u32("ifindex", IfIndex()), u32("gpl_compatible")],
-    [u64("netns_dev", Hex()), u64("netns_ino")],
-    [
-        u32("nr_jited_ksyms"), u32("nr_jited_func_lens"), pointer("jited_ksyms"),
-        pointer("jited_func_lens"),
-    ],
-    [
-        u32("btf_id"), u32("func_info_rec_size"), pointer("func_info"), u32("nr_func_info"),
-        u32("nr_line_info"), pointer("line_info"), pointer("jited_line_info"),
-        u32("nr_jited_line_info"), u32("line_info_rec_size"), u32("jited_line_info_rec_size"),
-        u32("nr_prog_tags"), pointer("prog_tags"),
-    ],
-    [u64("run_time_ns"), u64("run_cnt")],
-    u64("recursion_misses"),
-    u32("verified_insns"),
-    [u32("attach_btf_obj_id"), u32("attach_btf_id")],
-]  # fmt: skip
+PROG: Final = (
+    u32("type", uapi.PROG_TYPE), u32("id"), Field("tag", CType("8s", 8, 1), _Tag()),
+    u32("jited_prog_len"), u32("xlated_prog_len"),
+    pointer("jited_prog_insns"), pointer("xlated_prog_insns"),
+    u64("load_time"), u32("created_by_uid"), u32("nr_map_ids"), pointer("map_ids"),
+    obj_name("name"), u32("ifindex", IfIndex()), u32("gpl_compatible"),
+    u64("netns_dev", Hex()), u64("netns_ino"),
+    u32("nr_jited_ksyms"), u32("nr_jited_func_lens"), pointer("jited_ksyms"),
+    pointer("jited_func_lens"),
+    u32("btf_id"), u32("func_info_rec_size"), pointer("func_info"), u32("nr_func_info"),
+    u32("nr_line_info"), pointer("line_info"), pointer("jited_line_info"),
+    u32("nr_jited_line_info"), u32("line_info_rec_size"), u32("jited_line_info_rec_size"),
+    u32("nr_prog_tags"), pointer("prog_tags"),
+    u64("run_time_ns"), u64("run_cnt"), u64("recursion_misses"), u32("verified_insns"),
+    u32("attach_btf_obj_id"), u32("attach_btf_id"),
+)  # fmt: skip
+
+_MAP: Final = grouped(MAP, "ifindex", "netns_dev", "btf_id", "btf_vmlinux_id", "map_extra", "hash")
+_PROG: Final = grouped(
+    PROG, "load_time", "ifindex", "netns_dev", "nr_jited_ksyms", "btf_id", "run_time_ns",
+    "recursion_misses", "verified_insns", "attach_btf_obj_id",
+)  # fmt: skip
 
 _BTF: Final[Rows] = [
     [pointer("btf"), u32("btf_size"), u32("id")],

@@ -548,6 +548,16 @@ def _aligned(offset: int, align: int) -> int:
     return (offset + align - 1) // align * align
 
 
+def grouped(fields: Sequence[Field], *starts: str) -> Rows:
+    """The same cut into groups: each begins with one of the named fields, but the first.
+
+    :raises ValueError: there is none of a name.
+    """
+    names = [field.name for field in fields]
+    cuts = [names.index(start) for start in starts]
+    return [fields[begin:end] for begin, end in zip([0, *cuts], [*cuts, None], strict=True)]
+
+
 def changed(rows: Rows, change: Callable[[Field], Field]) -> Rows:
     """The same with every field replaced by what ``change`` makes of it."""
 

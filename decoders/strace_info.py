@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``struct bpf_map_info`` and ``struct bpf_prog_info``, as strace shows them with ``-v``."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from struct import Struct as Packing
 from typing import Any, Final, NamedTuple
@@ -13,8 +13,6 @@ from ..events.text import trailing
 from ..events.value import (
     Detail,
     Flags,
-    Hex,
-    IfIndex,
     Item,
     Items,
     Kind,
@@ -27,20 +25,16 @@ from ..events.value import (
 )
 from ..events.wire import CHUNK_MAX, ROW_SUCCESS, SLOT_INSIDE
 from . import uapi
+from .info import MAP, PROG
 from .layout import (
-    CType,
     Field,
     Layout,
     Moment,
-    Rows,
     Target,
     changed,
     data,
+    grouped,
     longer_than,
-    obj_name,
-    pointer,
-    u32,
-    u64,
 )
 from .strace_memory import Data, Elements, Instructions, device, hexadecimal_bytes
 
@@ -78,13 +72,6 @@ class LoadTime(Kind):
 
 
 _LOAD_TIME: Final = LoadTime()
-_TAG: Final = Field("tag", CType("8s", 8, 1), _Tag())
-_NETNS: Final = [u64("netns_dev", _Device()), u64("netns_ino")]
-
-
-def _told(*names: str) -> Sequence[Field]:
-    """Numbers that the caller passes and the kernel replaces."""
-    return [u32(name, moment=Moment.BOTH) for name in names]
 
 
 def _inside(content: Content, count: str, unit: int = 1) -> Target:
@@ -92,75 +79,42 @@ def _inside(content: Content, count: str, unit: int = 1) -> Target:
     return replace(target, aside=True)
 
 
-_MAP: Final[Rows] = [
-    [
-        u32("type", uapi.MAP_TYPE),
-        u32("id"),
-        u32("key_size"),
-        u32("value_size"),
-        u32("max_entries"),
-        u32("map_flags", MAP_FLAGS),
-    ],
-    obj_name("name"),
-    [u32("ifindex", IfIndex()), u32("btf_vmlinux_value_type_id"), *_NETNS],
-    [
-        u32("btf_id"),
-        u32("btf_key_type_id"),
-        u32("btf_value_type_id"),
-        u32("btf_vmlinux_id", when=longer_than(80)),
-    ],
-    u64("map_extra", Hex()),
-    [u64("hash", Hex()), u32("hash_size")],
-]
+# Numbers that the caller passes and the kernel replaces; all others it only writes.
+_TOLD: Final = frozenset({
+    "jited_prog_len", "xlated_prog_len", "nr_map_ids", "nr_jited_ksyms", "nr_jited_func_lens",
+    "func_info_rec_size", "nr_func_info", "nr_line_info", "nr_jited_line_info",
+    "line_info_rec_size", "jited_line_info_rec_size", "nr_prog_tags",
+})  # fmt: skip
 
-_PROG: Final[Rows] = [
-    [
-        u32("type", uapi.PROG_TYPE),
-        u32("id"),
-        _TAG,
-        *_told("jited_prog_len", "xlated_prog_len"),
-        pointer("jited_prog_insns", _inside(Data(hex_=True), "jited_prog_len")),
-        pointer("xlated_prog_insns", _inside(Instructions(), "xlated_prog_len")),
-    ],
-    [
-        u64("load_time", _LOAD_TIME),
-        u32("created_by_uid", _OptionalId()),
-        *_told("nr_map_ids"),
-        pointer("map_ids", _inside(Elements(Kind(), "I"), "nr_map_ids", unit=4)),
-        obj_name("name"),
-    ],
-    [u32("ifindex", IfIndex()), u32("gpl_compatible"), *_NETNS],
-    [
-        *_told("nr_jited_ksyms", "nr_jited_func_lens"),
-        pointer("jited_ksyms"),
-        pointer("jited_func_lens"),
-    ],
-    [
-        u32("btf_id"),
-        *_told("func_info_rec_size"),
-        pointer("func_info"),
-        *_told("nr_func_info", "nr_line_info"),
-        pointer("line_info"),
-        pointer("jited_line_info"),
-        *_told(
-            "nr_jited_line_info", "line_info_rec_size", "jited_line_info_rec_size", "nr_prog_tags"
-        ),
-        pointer("prog_tags"),
-    ],
-    [u64("run_time_ns"), u64("run_cnt")],
-    u64("recursion_misses", Wide("UINT64_MAX")),
-    u32("verified_insns"),
-    [u32("attach_btf_obj_id"), u32("attach_btf_id")],
-]
+_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "map_flags": {"kind": MAP_FLAGS},
+    "netns_dev": {"kind": _Device()},
+    "btf_vmlinux_id": {"when": longer_than(80)},
+    "tag": {"kind": _Tag()},
+    "jited_prog_insns": {"target": _inside(Data(hex_=True), "jited_prog_len")},
+    "xlated_prog_insns": {"target": _inside(Instructions(), "xlated_prog_len")},
+    "load_time": {"kind": _LOAD_TIME},
+    "created_by_uid": {"kind": _OptionalId()},
+    "map_ids": {"target": _inside(Elements(Kind(), "I"), "nr_map_ids", unit=4)},
+    "recursion_misses": {"kind": Wide("UINT64_MAX")},
+}
 
 
-def _answered(field: Field) -> Field:
-    return replace(field, moment=Moment.EXIT) if field.moment is Moment.ENTRY else field
+def _seen(field: Field) -> Field:
+    moment = Moment.BOTH if field.name in _TOLD else Moment.EXIT
+    return replace(field, moment=moment, **_FIELDS.get(field.name, {}))
 
 
-PROG_INFO: Final = Layout(changed(_PROG, _answered))
+# It takes other members together than we do.
+_MAP: Final = grouped(MAP, "name", "ifindex", "btf_id", "map_extra", "hash")
+_PROG: Final = grouped(
+    PROG, "load_time", "ifindex", "nr_jited_ksyms", "btf_id", "run_time_ns",
+    "recursion_misses", "verified_insns", "attach_btf_obj_id",
+)  # fmt: skip
+
+PROG_INFO: Final = Layout(changed(_PROG, _seen))
 LAYOUTS: Final[Mapping[int, Layout]] = {
-    ObjectKind.MAP: Layout(changed(_MAP, _answered)),
+    ObjectKind.MAP: Layout(changed(_MAP, _seen)),
     ObjectKind.PROG: PROG_INFO,
 }
 """By kind of object; of others it shows the address."""
