@@ -13,7 +13,7 @@ from typing import Final
 
 from ..events.call import Totals
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
-from . import installed, listing, session
+from . import installed, session
 from .config import Config, add_doctor_options, add_options, configured
 from .names import ReplayNames
 from .pipeline import Outcome, run
@@ -229,6 +229,8 @@ def _insns(argv: Sequence[str]) -> int:
         help="classic BPF: instructions, or what tcpdump -ddd, -dd and iptables print",
     )  # fmt: skip
     parsed = parser.parse_args(argv)
+    from . import listing  # noqa: PLC0415 - classic BPF and more, which tracing does without
+
     output = Output("")
     for line in listing.of_file(parsed.file, classic=parsed.classic):
         output.write(f"{line}\n".encode())
