@@ -55,6 +55,7 @@ def test_what_is_there_is_not_overwritten(directory: Path) -> None:
     path.rename(directory / "elsewhere")
     (directory / path.name).symlink_to("elsewhere")
     keep(SavedPrograms(str(directory)), RETURN_0)
+    assert {entry.name for entry in directory.iterdir()} == {path.name, "elsewhere"}
     assert (directory / "elsewhere").read_bytes() == b"somebody's"
 
 
@@ -83,6 +84,17 @@ def test_a_directory_that_goes_away_is_told(
     keep(sink, RETURN_0)
     sink.end()
     assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_a_directory_that_is_not_ours_alone_any_more_is_told(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sink = SavedPrograms(str(directory))
+    directory.chmod(0o777)
+    keep(sink, RETURN_0)
+    sink.end()
+    assert list(directory.iterdir()) == []
+    assert "it is not ours alone" in capsys.readouterr().err
 
 
 def test_a_directory_of_others_is_refused(directory: Path) -> None:

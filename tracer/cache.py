@@ -7,17 +7,15 @@ it was made for. Whatever is not as it should be is made again without a word.
 
 import json
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import source_hash
 from typing import Any, Final, Generic, TypeVar
 
+from .private import private_content, private_directory, write_whole
+
 _FILE_MAX: Final = 1 << 24
-_DIR_MODE: Final = 0o700
-_FILE_MODE: Final = 0o600
-_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 # What reading JSON that is not as expected ends in.
 _NONSENSE: Final = (
@@ -67,8 +65,8 @@ class Cache:
         if not self._path:
             return None
         try:
-            with _private_directory(self._path) as directory:
-                content = _private_content(directory, form.name)
+            with private_directory(self._path) as directory:
+                content = private_content(directory, form.name, _FILE_MAX)
             digest, _, body = content.partition(b"\n")
             if digest != _digest(body):
                 return None
@@ -87,70 +85,8 @@ class Cache:
         # A full disk or a read-only one is no reason not to trace.
         with suppress(OSError):
             os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
-            with suppress(FileExistsError):
-                os.mkdir(self._path, _DIR_MODE)
-            with _private_directory(self._path) as directory:
-                _replace(directory, form.name, _digest(body) + b"\n" + body)
-
-
-def require_private(path: str) -> None:
-    """:raises OSError: it is not a directory that only we can write to."""
-    with _private_directory(path):
-        pass
-
-
-class _private_directory:  # noqa: N801 - reads as a function
-    """A directory that only we can write to, by descriptor.
-
-    :raises OSError: it is not that.
-    """
-
-    def __init__(self, path: str) -> None:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(path, flags)
-
-    def __enter__(self) -> int:
-        try:
-            _require_private(self._fd)
-        except OSError:
-            os.close(self._fd)
-            raise
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-
-def _require_private(fd: int) -> None:
-    about = os.fstat(fd)
-    if about.st_uid != os.geteuid() or about.st_mode & _OTHERS:
-        raise PermissionError("it is not ours alone")
-
-
-def _private_content(directory: int, name: str) -> bytes:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
-        _require_private(file.fileno())
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise PermissionError("not a file")
-        return file.read(_FILE_MAX)
-
-
-def _replace(directory: int, name: str, content: bytes) -> None:
-    # Whole or not at all, even if two start at the same time.
-    draft = f".{name}.{os.getpid()}"
-    with suppress(FileNotFoundError):  # left by one that was killed and had our process id
-        os.unlink(draft, dir_fd=directory)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(draft, flags, _FILE_MODE, dir_fd=directory)
-    try:
-        with open(fd, "wb") as file:
-            file.write(content)
-        os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(draft, dir_fd=directory)
-        raise
+            with private_directory(self._path, make=True) as directory:
+                write_whole(directory, form.name, _digest(body) + b"\n" + body, replace=True)
 
 
 def _digest(body: bytes) -> bytes:

@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 from ..events.errors import BpfsnoopError, CannotStart
 from ..events.process_document import capabilities
 from . import compiler, facts, own, privilege
-from .cache import require_private
 from .cgroup import mounts
 from .facts import REGISTERS, Facts
 from .hooks import PARANOID_MAINLINE
 from .own import MapSpec
+from .private import private_directory
 from .tracefs import Tracefs
 from .witness import Witness, online_cpus
 
@@ -412,7 +412,8 @@ def _cache(host: Host) -> Verdict:
         found = f"{host.cache} is not there and was not made: each start compiles"
         return warning(found, _ANOTHER_CACHE)
     try:
-        require_private(host.cache)
+        with private_directory(host.cache):
+            pass
     except OSError as error:
         return warning(f"{host.cache} is not used: {error.strerror or error}", _ANOTHER_CACHE)
     if not os.access(host.cache, os.W_OK):

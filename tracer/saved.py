@@ -3,7 +3,6 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final
 
 from ..decoders.elf import object_file
@@ -14,14 +13,12 @@ from ..events.errors import CannotStart
 from ..events.event import Event
 from ..events.notice import Notice
 from ..events.process import Process
-from . import cache
+from .private import private_directory, write_whole
 from .say import say
 
 FILES_MAX: Final = 4096
 """In the directory, those that were there before among them."""
 BYTES_MAX: Final = 256 << 20
-_MODE: Final = 0o600
-_DIR_MODE: Final = 0o700
 _SUFFIX: Final = ".o"
 _INSNS: Final = PROG_LOAD.layout.offset_of("insns")
 _LICENSE: Final = PROG_LOAD.layout.offset_of("license")
@@ -38,11 +35,9 @@ class SavedPrograms:
     def __init__(self, path: str) -> None:
         self._path = path
         try:
-            with suppress(FileExistsError):
-                os.mkdir(path, _DIR_MODE)
-            cache.require_private(path)
-            found = [entry for entry in os.scandir(path) if entry.name.endswith(_SUFFIX)]
-            self._bytes = sum(entry.stat(follow_symlinks=False).st_size for entry in found)
+            with private_directory(path, make=True) as directory:
+                found = [entry for entry in os.scandir(directory) if entry.name.endswith(_SUFFIX)]
+                self._bytes = sum(entry.stat(follow_symlinks=False).st_size for entry in found)
         except OSError as error:
             raise CannotStart(f"--save-progs {path}: {error.strerror or error}") from None
         self._known = {entry.name for entry in found}
@@ -62,27 +57,14 @@ class SavedPrograms:
             return
         content = _content(event)
         try:
-            self._write(name, content)
+            with private_directory(self._path) as directory:
+                write_whole(directory, name, content, replace=False)
         except OSError as error:
             self._left_out += 1
-            self._problem = self._problem or f"{self._path}: {error.strerror}"
+            self._problem = self._problem or f"{self._path}: {error.strerror or error}"
             return
         self._known.add(name)
         self._bytes += len(content)
-
-    def _write(self, name: str, content: bytes) -> None:
-        # Whole or not at all; if somebody else was faster, theirs stays.
-        path = os.path.join(self._path, name)
-        draft = f"{path}.{os.getpid()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(draft, flags, _MODE)
-        try:
-            with open(fd, "wb") as file:
-                file.write(content)
-            with suppress(FileExistsError):
-                os.link(draft, path)
-        finally:
-            os.unlink(draft)
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         pass
