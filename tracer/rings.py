@@ -9,7 +9,6 @@ from ..events.wire import RECORD_CALL, RING_BULK, record_kind, returned_ns
 from .ring import Ring
 
 _AT_A_TIME: Final = 256  # records, so that the rings are looked after every few milliseconds
-_NEVER: Final = 1 << 64
 
 
 class Drained(NamedTuple):
@@ -33,11 +32,11 @@ class _Stream:
         self.size = 0
         """Of those, bytes."""
 
-    def drain(self, ahead: list[bytes]) -> int:
+    def drain(self, ahead: list[bytes]) -> bool:
         """Takes what is there.
 
         :param ahead: gets what is no call.
-        :returns: the time up to which all that returned has come by now.
+        :returns: whether that is all; else there may be more that returned after the last.
         """
         records, whole = self._ring.drain()
         for record in records:
@@ -49,7 +48,7 @@ class _Stream:
                 self.size += len(record)
             else:
                 ahead.append(record)
-        return _NEVER if whole else self.last_ns
+        return whole
 
     def take(self, horizon_ns: int) -> list[tuple[int, bytes]]:
         """Those that returned no later."""
@@ -114,8 +113,8 @@ class Rings:
         for stream in self._streams:
             # A record that is long in being written may hold back all that is behind it.
             full = stream.calls and waiting >= self._backlog
-            read_ns = stream.last_ns if full else stream.drain(ahead)
-            horizon_ns = min(horizon_ns, read_ns)
+            if full or not stream.drain(ahead):
+                horizon_ns = min(horizon_ns, stream.last_ns)
         # After the calls: of these, all of it has been sent by now.
         bulk, whole = self._bulk.drain()
         if bulk:
