@@ -2,7 +2,7 @@
 """``decode(Call) -> Event``: total and pure."""
 
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -29,12 +29,16 @@ from ..events.wire import ATTR_MAX, COMMAND_OTHER
 from . import info, truth, uapi, why
 from .layout import Command, Details, Field, nested
 from .loads import KFUNCS, program_of
+from .map_types import Contents
 from .objects import OBJ_GET_INFO_BY_FD
 from .progs import PROG_LOAD, PROG_TEST_RUN
 from .table import COMMANDS
 
 KernelNames = Mapping[str, Mapping[int, str]]
 """Constants by C type (``bpf_map_type``) and value, as the running kernel's BTF has them."""
+
+MapContents = Callable[[int], Contents | None]
+"""How to spell what is in a map, by its id; None: as bytes."""
 
 _CMD: Final = "bpf_cmd"
 _RUN_PROG: Final = PROG_TEST_RUN.layout.offset_of("prog_fd")
@@ -47,6 +51,7 @@ _NO_ENTRY: Final = int(CallFlag.NO_ENTRY)
 _NO_ROOM: Final = int(CallFlag.NO_ROOM)
 _NOT_SIMPLE: Final = ~int(CallFlag.COMPAT | CallFlag.SAME_ATTR)
 _LOGS: Final = "log_buf", "btf_log_buf"
+_MAP: Final = int(ObjectKind.MAP)
 
 
 class Decoder:
@@ -56,6 +61,7 @@ class Decoder:
     :param sees_inside: calls come with the kernel's own copy of attr, and those that the kernel
         makes itself come too; None: nobody knows.
     :param listings: disassemble programs that are loaded.
+    :param of_map: how to spell what is in a map.
     """
 
     def __init__(
@@ -64,9 +70,11 @@ class Decoder:
         *,
         sees_inside: bool | None = None,
         listings: bool = False,
+        of_map: MapContents = lambda _: None,
     ) -> None:
         self._sees_inside = sees_inside
         self._listings = listings
+        self._of_map = of_map
         names = kernel_names or {}
         self._kfuncs = names.get(KFUNCS, {})
         self._unknown_commands = {
@@ -103,7 +111,8 @@ class Decoder:
             known = self._templates.get((call.cmd, call.size, call.entry))
             copied = call.kernel is call.entry or (call.kernel is None and not self._sees_inside)
             if known and known.simple and copied:
-                return _simple_event(call, known, self._described(call.objects))
+                objects = self._described(call.objects)
+                return _simple_event(call, known, objects, self._in_map(call))
         event = self._decode(call)
         if call.command == PROG_LOAD.number:
             event = event._replace(program=program_of(call, self._kfuncs, listings=self._listings))
@@ -121,7 +130,13 @@ class Decoder:
             return Event(call, command.name, None, absence, result=objects.get(RESULT), notes=notes)
         if command.data and len(call.entry) == call.size:
             self._remember(command, call)
-        return _decoded(command, call, objects, notes)
+        return _decoded(command, call, _Details(call, objects, self._in_map(call)), notes)
+
+    def _in_map(self, call: Call) -> Contents | None:
+        for found in call.objects.values():
+            if found.kind == _MAP:
+                return self._of_map(found.id)
+        return None
 
     def _remember(self, command: Command, call: Call) -> None:
         key = call.cmd, call.size, call.entry
@@ -175,19 +190,27 @@ def _circumstances(call: Call) -> tuple[str, ...]:
     return notes
 
 
-def _content(content: Content, objects: Mapping[int, Described]) -> Content:
-    # What info is of depends on what the descriptor leads to.
-    about = objects.get(_INFO_FD) if content is info.ANY else None
-    return info.CONTENTS.get(about.object.kind, content) if about else content
+def _content(
+    content: Content, objects: Mapping[int, Described], in_map: Contents | None
+) -> Content:
+    # What it is of depends on what the descriptor leads to.
+    if content is info.ANY:
+        about = objects.get(_INFO_FD)
+        return info.CONTENTS.get(about.object.kind, content) if about else content
+    return in_map.instead_of(content) if in_map else content
 
 
 class _Details:
     """What came with a call, for the fields that it belongs to; notes what was asked for."""
 
-    def __init__(self, call: Call, objects: Mapping[int, Described]) -> None:
+    def __init__(
+        self, call: Call, objects: Mapping[int, Described], in_map: Contents | None
+    ) -> None:
         self._memory = call.memory
         self._objects = objects
+        self._in_map = in_map
         self.offsets: Collection[int] = [*objects, *call.memory]
+        self.result = objects.get(RESULT)
         self.behind: list[Behind] = []
         self.memory: list[tuple[str, Memory]] = []
 
@@ -196,7 +219,8 @@ class _Details:
         if field.target:
             blob = self._memory.get(offset)
             if blob is not None:
-                memory = Memory(_content(field.target.content, self._objects), blob)
+                content = _content(field.target.content, self._objects, self._in_map)
+                memory = Memory(content, blob)
                 self.memory.append((field.name, memory))
                 return memory
         elif isinstance(field.kind, Fd):
@@ -253,19 +277,16 @@ def fields(command: Command, call: Call, data: bytes, details: Details) -> Field
     return Fields(items, after, trailing, output_known)
 
 
-def _decoded(
-    command: Command, call: Call, objects: Mapping[int, Described], notes: tuple[str, ...]
-) -> Event:
+def _decoded(command: Command, call: Call, details: _Details, notes: tuple[str, ...]) -> Event:
     data, how = passed(call)
     differs = truth.differences(command, call, data)
-    details = _Details(call, objects)
     items, after, trailing, output_known = fields(command, call, data, details)
     if not output_known:
         how += (OUTPUT_UNREADABLE,)
     notes = how + notes + (TOCTOU_SUSPECT,) * bool(differs)
     return Event(
         call, command.name, items, None, command.wrapper, after, trailing,
-        tuple(details.behind), objects.get(RESULT), tuple(details.memory), notes, differs,
+        tuple(details.behind), details.result, tuple(details.memory), notes, differs,
     )  # fmt: skip
 
 
@@ -295,7 +316,9 @@ def _template_of(command: Command, attr: bytes) -> _Template:
     )  # fmt: skip
 
 
-def _simple_event(call: Call, template: _Template, objects: Mapping[int, Described]) -> Event:
+def _simple_event(
+    call: Call, template: _Template, objects: Mapping[int, Described], in_map: Contents | None
+) -> Event:
     command, items, descriptors, pointers, _ = template
     behind = []
     for at, described in objects.items():
@@ -305,8 +328,8 @@ def _simple_event(call: Call, template: _Template, objects: Mapping[int, Describ
     for at, blob in call.memory.items():
         if at in pointers:
             name, content = pointers[at]
-            if content is info.ANY:
-                content = _content(content, objects)
+            if in_map or content is info.ANY:
+                content = _content(content, objects, in_map)
             memory.append((name, Memory(content, blob)))
     # As Event(...), of which Python checks no argument once more.
     return tuple.__new__(Event, (

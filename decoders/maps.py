@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands on maps and their elements, as they stand in ``union bpf_attr``."""
 
+from ..events.memory import KEYS, VALUES
 from ..events.value import IfIndex, NumaNode, Wide
 from ..events.wire import (
     CHUNK_MAX,
@@ -100,11 +101,11 @@ _CURSOR_MAX = 512
 
 
 def _keys(when: int) -> Target:
-    return data("count", CHUNK_MAX, when, unit=UNIT_KEY)
+    return data("count", CHUNK_MAX, when, unit=UNIT_KEY, content=KEYS)
 
 
 def _values(when: int) -> Target:
-    return data("count", CHUNK_MAX, when, unit=UNIT_VALUE)
+    return data("count", CHUNK_MAX, when, unit=UNIT_VALUE, content=VALUES)
 
 
 def _cursor(when: int) -> Target:

@@ -24,6 +24,8 @@ class Content:
 
     schema: Mapping[str, JSON] = {"hex": {"type": "string", "pattern": "^([0-9a-f]{2})*$"}}
     """JSON Schema of the properties that :meth:`document` gives."""
+    optional: Mapping[str, JSON] = {}
+    """The same of those that it may give."""
 
     def text(self, blob: Blob, style: Style, dots: str) -> str:
         """Empty if the pointer says enough.
@@ -42,6 +44,16 @@ class Content:
 
     def document(self, blob: Blob) -> dict[str, JSON]:
         return {"hex": blob.data.hex()}
+
+
+class InMap(Content):
+    """Keys or values of the map that a call is about; what they are, its BTF may say."""
+
+    optional = {"typed": {"type": "string"}}
+
+
+KEYS = InMap()
+VALUES = InMap()
 
 
 class Quoted(Content):

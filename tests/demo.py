@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import stimulus as bpf
+from made_btf import MadeBtf
 
 COUNTER_KEY = bytes(4)
 PACKET = bytes(64)
@@ -32,16 +33,24 @@ def opened(stack: ExitStack, fd: int) -> int:
 
 
 def keep_sessions(stack: ExitStack) -> None:
-    # A hash table of who is logged in.
-    table = bpf.map_create(bpf.BPF_MAP_TYPE_HASH, 4, 8, 128, map_name=b"sessions")
+    # A hash table of who is logged in, with types.
+    btf = MadeBtf()
+    uid = btf.integer("unsigned int", 4)
+    tty = btf.array(btf.integer("char", 1), 12)
+    session = btf.struct("session", 16, [("logins", uid, 0), ("tty", tty, 32)])
+    table = bpf.map_create(
+        bpf.BPF_MAP_TYPE_HASH, 4, 16, 128, map_name=b"sessions",
+        btf_fd=opened(stack, bpf.btf_load(btf.data())), btf_key_type_id=uid,
+        btf_value_type_id=session,
+    )  # fmt: skip
     opened(stack, table)
     # Two users come.
-    bpf.map_update_elem(table, ALICE, struct.pack("=Q", 1))
-    bpf.map_update_elem(table, BOB, struct.pack("=Q", 1))
+    bpf.map_update_elem(table, ALICE, struct.pack("=I12s", 1, b"tty1"))
+    bpf.map_update_elem(table, BOB, struct.pack("=I12s", 1, b"pts/0"))
     pause()
     # One of them is found, a third is not: ENOENT.
-    bpf.map_lookup_elem(table, ALICE, 8)
-    bpf.attempt(bpf.map_lookup_elem, table, NOBODY, 8)
+    bpf.map_lookup_elem(table, ALICE, 16)
+    bpf.attempt(bpf.map_lookup_elem, table, NOBODY, 16)
     # Walk over the keys; ENOENT says that there are no more.
     key = None
     with suppress(FileNotFoundError):

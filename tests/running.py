@@ -201,11 +201,16 @@ class Tracer(Running):
 
 
 class Stimulus(Running):
-    """The stimulus while it runs; with ``--wait`` or as ``sleepy`` it waits for lines."""
+    """The stimulus while it runs; with ``--wait`` or as ``sleepy`` it waits for lines.
 
-    def __init__(self, *args: str, under: Sequence[str] = ()) -> None:
+    :param program: another one that says when it is ready, and waits.
+    """
+
+    def __init__(
+        self, *args: str, under: Sequence[str] = (), program: Sequence[str] = STIMULUS
+    ) -> None:
         self.process = subprocess.Popen(
-            [*under, *STIMULUS, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*under, *program, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.read_until(self.process.stdout, "ready")
 

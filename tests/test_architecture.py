@@ -40,6 +40,7 @@ IMPURE = {
 # What only these modules may use beside it.
 ALLOWED = {
     "events.ecs": {"orjson"},  # writes JSON
+    "events.typed": {"sys.byteorder"},  # of this machine, as recordings are
     "events.text": {"os.strerror"},  # a table in libc
     "decoders.tag": {"_sha1", "_sha256", "hashlib"},  # the first two without OpenSSL: 5 MB
     "tracer.config": {"yaml"},

@@ -53,7 +53,8 @@ def test_defaults() -> None:
         constants="abbrev", strace_compat=False, descriptors=False,
         column=40, color="auto", summary="none", quiet=False, output="", save_progs="", record="",
         duration=0, max_events=0,
-        strict=False, probe="auto", witness=True, ring_size=2 << 20, max_insns=4096,
+        strict=False, probe="auto", witness=True, map_types=True,
+        ring_size=2 << 20, max_insns=4096,
         cache="/var/cache/bpfsnoop",
     )  # fmt: skip
 
@@ -166,6 +167,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "strict": [Sample("true", True, "--strict", True)],
     "probe": [Sample("tracepoint", "tracepoint", "--probe raw_tracepoint", "raw_tracepoint")],
     "witness": [Sample("false", False, "--no-witness", False)],
+    "map_types": [Sample("false", False, "--no-map-types", False)],
     "ring_size": [Sample("64K", 1 << 16, "--ring-size 1G", 1 << 30),
                   Sample("131072", 1 << 17, "--ring-size 1048576", 1 << 20)],
     "max_insns": [Sample("0", 0, "--max-insns 262144", 262_144)],

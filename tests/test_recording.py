@@ -16,7 +16,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import made_btf
 from bpfsnoop.decoders.decode import Decoder
+from bpfsnoop.decoders.map_types import MapBtf
 from bpfsnoop.events import ecs, wire
 from bpfsnoop.events.call import Call, CommandCount, Object, ObjectKind, PartState, Totals
 from bpfsnoop.events.ecs import Origin
@@ -24,15 +26,18 @@ from bpfsnoop.events.errors import RecordingError
 from bpfsnoop.events.notice import Notice, Reason
 from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
 from bpfsnoop.events.text import process as process_line
+from bpfsnoop.events.value import Style
 from bpfsnoop.tracer.callers import Key
 from bpfsnoop.tracer.cli import main
 from bpfsnoop.tracer.facts import Facts
 from bpfsnoop.tracer.loader import Loaded
 from bpfsnoop.tracer.recording import (
+    BTF,
     CALL,
     CLOCK,
     END,
     HEADER,
+    MAP_BTF,
     PROCESS,
     Frame,
     Header,
@@ -317,6 +322,9 @@ def test_an_end_that_makes_no_sense(end: object) -> None:
     ("frame", "problem"),
     [
         (_frame(CLOCK, b"1234567"), "has a clock record of the wrong size"),
+        (_frame(MAP_BTF, bytes(27)), "has a map of the wrong size"),
+        (_frame(BTF, b"123"), "has BTF without an id"),
+        (_frame(BTF, b"1234nonsense"), "has BTF that is none: too short for BTF"),
         (_frame(CALL, b""), "a record of 0 bytes"),
         (_frame(CALL, struct.pack("=I", 1)),
          f"a call of 4 bytes; the shortest has {wire.CALL_RECORD.size}"),
@@ -335,6 +343,24 @@ NOTICES = [
     Notice(Reason.LOAD_UNSEEN, 1_001, PROG._replace(name=b""), 7, 8, "BPF_PROG_TEST_RUN"),
     Notice(Reason.PROBE_SILENT, 1_002, probe="enter_bpf"),
 ]
+
+
+def test_the_types_of_maps_are_read_as_they_were_written() -> None:
+    data, key, value = made_btf.of_a_map()
+    file = io.BytesIO()
+    recorder = Recorder(file, ABOUT)
+    recorder.btf(7, data)
+    recorder.map_btf(MapBtf(1, 12, 20, 24, 7, key, value))
+    recorder.map_btf(MapBtf(1, 13, 20, 24, 8, key, value))
+    recorder.end(TOTALS)
+    file.seek(0)
+    source = Replay(file, "FILE")
+    assert [*source.batches()]
+    assert source.end().problem == ""
+    known = source.types.of(12)
+    assert known
+    assert known.key.text(blob(made_btf.KEY), Style(), "...") == made_btf.KEY_TEXT
+    assert source.types.of(13) is None
 
 
 def test_what_was_noticed_is_read_as_it_was_written() -> None:

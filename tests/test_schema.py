@@ -117,7 +117,9 @@ def memory_properties() -> dict[str, JSON]:
             "type": "object",
             "additionalProperties": False,
             "required": [*target.content.schema, "size"],
-            "properties": {**target.content.schema, **_BESIDE_CONTENT},
+            "properties": {
+                **target.content.schema, **target.content.optional, **_BESIDE_CONTENT
+            },
         })
         for name, target in targets if target
     )  # fmt: skip

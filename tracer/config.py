@@ -66,6 +66,7 @@ class Config:
     strict: bool
     probe: str
     witness: bool
+    map_types: bool
     ring_size: int
     max_insns: int
     cache: str
@@ -293,6 +294,9 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
                "attach to: auto, fentry, kprobe, lsm, raw_tracepoint or tracepoint", replay=False),
         Option("witness", _boolean, ("--no-witness",), "",
                "without what the kernel itself says of loaded programs", sets=False,
+               replay=False),
+        Option("map_types", _boolean, ("--no-map-types",), "",
+               "do not ask the kernel for the types of keys and values", sets=False,
                replay=False),
         Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
                "bytes of the larger rings (2M)", replay=False),

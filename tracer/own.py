@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from ..decoders.map_types import MapBtf
 from .libc import bpf
 
 _MAP_CREATE: Final = 0
@@ -19,8 +20,9 @@ _PROG_LOAD: Final = 5
 _PROG_TEST_RUN: Final = 10
 _OBJ_GET_INFO_BY_FD: Final = 15
 _RAW_TRACEPOINT_OPEN: Final = 17
+_MAP_GET_FD_BY_ID: Final = 14
 _BTF_GET_FD_BY_ID: Final = 19
-
+_F_RDONLY: Final = 1 << 3
 
 _NAME_MAX: Final = 15
 _LOG_SIZE: Final = 1 << 20
@@ -39,6 +41,9 @@ _ELEM: Final = struct.Struct("=I4xQQQ")
 _INFO: Final = struct.Struct("=IIQ")
 
 _PROG_INFO_SIZE: Final = 256
+# type, id, key_size, value_size, btf_id, btf_key_type_id, btf_value_type_id, since Linux 4.18
+_MAP_BTF: Final = struct.Struct("=4I48x3I")
+_BTF_INFO: Final = struct.Struct("=QI20x")  # btf, btf_size
 RECURSION_MISSES: Final = struct.Struct("=208xQ")  # in struct bpf_prog_info, since Linux 5.12
 
 
@@ -145,6 +150,41 @@ def open_btf(number: int) -> int:
     :raises OSError: there is none.
     """
     return bpf(_BTF_GET_FD_BY_ID, struct.pack("=I", number))
+
+
+def btf_of_map(number: int) -> MapBtf:
+    """:param number: the id of any map on this host.
+    :returns: the ids of its types are zero if it was made without.
+    :raises OSError: ENOENT if there is no such map, EPERM without CAP_SYS_ADMIN.
+    """
+    fd = bpf(_MAP_GET_FD_BY_ID, struct.pack("=III", number, 0, _F_RDONLY))
+    try:
+        return MapBtf._make(_MAP_BTF.unpack_from(_info(fd)))
+    finally:
+        os.close(fd)
+
+
+def btf_data(number: int, most: int) -> bytes:
+    """:param most: bytes; of what is longer there are none.
+    :raises OSError: as with maps.
+    """
+    fd = open_btf(number)
+    try:
+        size = _btf_info(fd, 0)[1]
+        if size > most:
+            return b""
+        data = ctypes.create_string_buffer(size)
+        _btf_info(fd, ctypes.addressof(data), size)
+        return data.raw
+    finally:
+        os.close(fd)
+
+
+def _btf_info(fd: int, address: int, size: int = 0) -> tuple[int, int]:
+    info = ctypes.create_string_buffer(_BTF_INFO.pack(address, size), _BTF_INFO.size)
+    bpf(_OBJ_GET_INFO_BY_FD, _INFO.pack(fd, len(info), ctypes.addressof(info)))
+    address, size = _BTF_INFO.unpack(info.raw)
+    return address, size
 
 
 def map_spec(fd: int) -> MapSpec:

@@ -75,8 +75,9 @@ class _Stream:
         listings: bool,
     ) -> None:
         self._decoder = Decoder(
-            source.kernel_names, sees_inside=sees_inside(source.origin.probe), listings=listings
-        )
+            source.kernel_names, sees_inside=sees_inside(source.origin.probe), listings=listings,
+            of_map=source.types.of,
+        )  # fmt: skip
         self.names = self._decoder.slot_names()
         self._guard = Guard(source.own)
         self._selection = selection

@@ -34,6 +34,9 @@ class Recent(Generic[K, V]):
         while len(self._things) > self._most or self._bytes > self._room:
             self._forget(next(iter(self._things)))
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._things
+
     def __len__(self) -> int:
         return len(self._things)
 

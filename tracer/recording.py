@@ -19,6 +19,7 @@ from struct import Struct
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 from zlib import crc32
 
+from ..decoders.map_types import MapBtf
 from ..events.call import CommandCount, Object, ObjectKind, Totals
 from ..events.errors import RecordingError
 from ..events.notice import Notice, Reason
@@ -30,6 +31,8 @@ from .guard import Identity
 _MAGIC: Final = b"\x93bpfsnoop recording 1\n"
 _FRAME: Final = Struct("=BII")
 _CLOCK: Final = Struct("=q")
+_MAP_BTF: Final = Struct("=7I")
+_ID: Final = Struct("=I")
 _MAX_PAYLOAD: Final = 1 << 24
 _MAX_TIME_NS: Final = (1 << 63) - 1
 _U64_MAX: Final = (1 << 64) - 1
@@ -41,6 +44,7 @@ _NONSENSE: Final = (
 )  # fmt: skip
 
 HEADER, CALL, CLOCK, PROCESS, NOTICE, LOSSES, END = b"H", b"C", b"T", b"P", b"N", b"L", b"E"
+MAP_BTF, BTF = b"M", b"B"
 
 
 _OF_CALLS: Final = {Reason.OWN_OPENED, Reason.OWN_READ, Reason.OWN_CHANGED}
@@ -90,6 +94,14 @@ class Recorder:
     def process(self, key: Key, surroundings: Surroundings) -> None:
         """What was found out about a process, for its calls from here on."""
         self._frame(PROCESS, json.dumps([*key, _plain(surroundings)]).encode())
+
+    def map_btf(self, about: MapBtf) -> None:
+        """Where the types of a map are, for the calls from here on."""
+        self._frame(MAP_BTF, _MAP_BTF.pack(*about))
+
+    def btf(self, number: int, data: bytes) -> None:
+        """A BTF by its id, ahead of the maps that were made with it."""
+        self._frame(BTF, _ID.pack(number) + data)
 
     def notice(self, notice: Notice) -> None:
         """What was noticed behind the calls so far, without their help."""
@@ -213,6 +225,29 @@ def parse_clock(payload: bytes, path: str) -> int:
         raise RecordingError(f"{path}: has a clock record of the wrong size")
     offset: int = _CLOCK.unpack(payload)[0]
     return offset
+
+
+def parse_map_btf(payload: bytes, path: str) -> MapBtf:
+    """What a MAP_BTF frame says.
+
+    :param path: of the recording, for the message.
+    :raises RecordingError: it is not one.
+    """
+    if len(payload) != _MAP_BTF.size:
+        raise RecordingError(f"{path}: has a map of the wrong size")
+    return MapBtf._make(_MAP_BTF.unpack(payload))
+
+
+def parse_btf(payload: bytes, path: str) -> tuple[int, bytes]:
+    """The id and the data of a BTF frame.
+
+    :param path: of the recording, for the message.
+    :raises RecordingError: it is not one.
+    """
+    if len(payload) < _ID.size:
+        raise RecordingError(f"{path}: has BTF without an id")
+    number: int = _ID.unpack_from(payload)[0]
+    return number, payload[_ID.size :]
 
 
 def parse_totals(payload: bytes, path: str) -> Totals:

@@ -83,7 +83,10 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         for output in outputs.each():
             output.begin()
         proc = ProcFs(cgroups=stack.enter_context(CgroupPaths()))
-        source = Live(program, loaded, watch, proc, record=outputs.record, witness=witness)
+        source = Live(
+            program, loaded, watch, proc, record=outputs.record, witness=witness,
+            map_types=options.map_types,
+        )  # fmt: skip
         if not targets.command:
             if not options.quiet:
                 whom = " ".join([str(targets), *_narrowed(options)])

@@ -18,6 +18,7 @@ from .callers import Callers, Key
 from .checks import Checks
 from .guard import Identity, identities
 from .loader import Loaded
+from .map_types import AskedTypes, KnownTypes
 from .process import ProcFs
 from .program import Program, boottime_ns
 from .recent import Recent
@@ -65,6 +66,8 @@ class Source(Protocol):
     kernel_names: Mapping[str, Mapping[int, str]]
     own: frozenset[Identity]
     """The maps, programs and links of the tracer."""
+    types: KnownTypes
+    """Of maps, as soon as a call about one has come."""
 
     def batches(self) -> Iterator[Batch]:
         """Calls in the order in which they returned, until it is over."""
@@ -83,6 +86,7 @@ class Live:
     :param proc: where processes are looked up.
     :param record: where to keep the raw records, or None.
     :param witness: what the kernel says of programs, if calls of all processes are seen.
+    :param map_types: ask what is in maps.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Live:
         *,
         record: Writer | None = None,
         witness: Witness | None = None,
+        map_types: bool = True,
     ) -> None:
         self.origin = Origin(_hostname(), _machine_id(), loaded.probe, _boot_id())
         self.kernel_names = loaded.facts.names
@@ -106,6 +111,8 @@ class Live:
         self._proc = proc
         self._callers = Callers(self._look)
         self._recorder = self._start_recording(record) if record else None
+        self._asked = AskedTypes(self._recorder) if map_types else None
+        self.types = self._asked or KnownTypes()
         self._checks = Checks(program, witness, boottime_ns())
         self._end = End(None)
 
@@ -152,9 +159,11 @@ class Live:
             if self._recorder:
                 self._recorder.clock(offset)
         calls = [call for record in records if (call := self._assembly.feed(record))]
-        # Processes first: they may end at any time, and a replay must know them by then.
+        # Processes and maps first: they may end at any time, and a replay must know them by then.
         seen = [Seen(call, self._callers.of(call, self._assembly.image(call)))
                 for call in calls]  # fmt: skip
+        if self._asked:
+            self._asked.look(calls)
         self._arrived += len(calls)
         if self._recorder:
             self._recorder.calls(records)
@@ -208,6 +217,7 @@ class Replay:
             _TOLD_MAX, _TOLD_BYTES, lambda told: told.size
         )
         self._callers = Callers(self._told.get)
+        self.types = KnownTypes()
 
     def batches(self) -> Iterator[Batch]:
         calls: list[Seen] = []
@@ -218,9 +228,6 @@ class Replay:
                     if call := self._assembly.feed(payload):
                         process = self._callers.of(call, self._assembly.image(call))
                         calls.append(Seen(call, process))
-                elif kind == recording.PROCESS:
-                    key, surroundings = recording.parse_process(payload, self._path)
-                    self._told[key] = surroundings
                 elif kind == recording.NOTICE:
                     notice = recording.parse_notice(payload, self._path)
                     yield Batch(calls, offset, [notice])
@@ -235,6 +242,8 @@ class Replay:
                     calls, offset = [], later
                 elif kind == recording.END:
                     self._end = End(recording.parse_totals(payload, self._path))
+                else:
+                    self._learn(kind, payload)
                 if len(calls) >= _REPLAY_BATCH:
                     yield Batch(calls, offset)
                     calls = []
@@ -243,6 +252,20 @@ class Replay:
         except WireError as error:
             self._end = End(None, f"{self._path}: {error}")
         yield Batch(calls, offset)
+
+    def _learn(self, kind: bytes, payload: bytes) -> None:
+        # What calls that follow need.
+        if kind == recording.PROCESS:
+            key, surroundings = recording.parse_process(payload, self._path)
+            self._told[key] = surroundings
+        elif kind == recording.MAP_BTF:
+            self.types.learn_map(recording.parse_map_btf(payload, self._path))
+        elif kind == recording.BTF:
+            number, data = recording.parse_btf(payload, self._path)
+            try:
+                self.types.learn_btf(number, data)
+            except ValueError as error:
+                raise RecordingError(f"{self._path}: has BTF that is none: {error}") from None
 
     def finish(self) -> None:
         self._finished = True
