@@ -52,6 +52,20 @@ _NO_ROOM: Final = int(CallFlag.NO_ROOM)
 _NOT_SIMPLE: Final = ~int(CallFlag.COMPAT | CallFlag.SAME_ATTR)
 _LOGS: Final = "log_buf", "btf_log_buf"
 _MAP: Final = int(ObjectKind.MAP)
+_new = tuple.__new__
+
+
+class _Template(NamedTuple):
+    """What all calls of data have in common that pass the same attr, and that nobody changed."""
+
+    command: Command
+    items: Items
+    descriptors: Mapping[int, str]
+    """Fields that may lead to an object, by offset."""
+    pointers: Mapping[int, tuple[str, Content]]
+    """The same of memory, with what is there."""
+    simple: bool
+    """There is nothing else to be said of attr."""
 
 
 class Decoder:
@@ -111,12 +125,33 @@ class Decoder:
             known = self._templates.get((call.cmd, call.size, call.entry))
             copied = call.kernel is call.entry or (call.kernel is None and not self._sees_inside)
             if known and known.simple and copied:
-                objects = self._described(call.objects)
-                return _simple_event(call, known, objects, self._in_map(call))
+                return self._like_others(call, known)
         event = self._decode(call)
         if call.command == PROG_LOAD.number:
             event = event._replace(program=program_of(call, self._kfuncs, listings=self._listings))
         return event._replace(reason=_reason(event)) if call.retval < 0 else event
+
+    def _like_others(self, call: Call, template: _Template) -> Event:
+        # Made as by the classes themselves, but that Python checks no argument once more.
+        command, items, descriptors, pointers, _ = template
+        behind = []
+        in_map = None
+        for at, found in call.objects.items():
+            if found.kind == _MAP:
+                in_map = self._of_map(found.id)
+            if at in descriptors:
+                behind.append(_new(Behind, (descriptors[at], self._describe(found))))
+        memory = []
+        for at, blob in call.memory.items():
+            if at in pointers:
+                name, content = pointers[at]
+                if in_map or content is info.ANY:
+                    content = _content(content, call.objects, in_map)
+                memory.append((name, _new(Memory, (content, blob))))
+        return _new(Event, (
+            call, command.name, items, None, command.wrapper, (), None, tuple(behind), None,
+            tuple(memory), (), (), True, None, "",
+        ))  # fmt: skip
 
     def _decode(self, call: Call) -> Event:
         command = self._commands.get(call.command)
@@ -190,13 +225,11 @@ def _circumstances(call: Call) -> tuple[str, ...]:
     return notes
 
 
-def _content(
-    content: Content, objects: Mapping[int, Described], in_map: Contents | None
-) -> Content:
+def _content(content: Content, objects: Mapping[int, Object], in_map: Contents | None) -> Content:
     # What it is of depends on what the descriptor leads to.
     if content is info.ANY:
         about = objects.get(_INFO_FD)
-        return info.CONTENTS.get(about.object.kind, content) if about else content
+        return info.CONTENTS.get(about.kind, content) if about else content
     return in_map.instead_of(content) if in_map else content
 
 
@@ -207,6 +240,7 @@ class _Details:
         self, call: Call, objects: Mapping[int, Described], in_map: Contents | None
     ) -> None:
         self._memory = call.memory
+        self._found = call.objects
         self._objects = objects
         self._in_map = in_map
         self.offsets: Collection[int] = [*objects, *call.memory]
@@ -219,7 +253,7 @@ class _Details:
         if field.target:
             blob = self._memory.get(offset)
             if blob is not None:
-                content = _content(field.target.content, self._objects, self._in_map)
+                content = _content(field.target.content, self._found, self._in_map)
                 memory = Memory(content, blob)
                 self.memory.append((field.name, memory))
                 return memory
@@ -290,19 +324,6 @@ def _decoded(command: Command, call: Call, details: _Details, notes: tuple[str, 
     )  # fmt: skip
 
 
-class _Template(NamedTuple):
-    """What all calls of data have in common that pass the same attr, and that nobody changed."""
-
-    command: Command
-    items: Items
-    descriptors: Mapping[int, str]
-    """Fields that may lead to an object, by offset."""
-    pointers: Mapping[int, tuple[str, Content]]
-    """The same of memory, with what is there."""
-    simple: bool
-    """There is nothing else to be said of attr."""
-
-
 def _template_of(command: Command, attr: bytes) -> _Template:
     plan = command.layout.plan(len(attr), len(attr))
     raw = plan.unpack(attr)
@@ -314,28 +335,6 @@ def _template_of(command: Command, attr: bytes) -> _Template:
         {at: (field.name, field.target.content) for at, field in leads.items() if field.target},
         not trailing and not command.arms and not command.returns_fd,
     )  # fmt: skip
-
-
-def _simple_event(
-    call: Call, template: _Template, objects: Mapping[int, Described], in_map: Contents | None
-) -> Event:
-    command, items, descriptors, pointers, _ = template
-    behind = []
-    for at, described in objects.items():
-        if at in descriptors:
-            behind.append(Behind(descriptors[at], described))
-    memory = []
-    for at, blob in call.memory.items():
-        if at in pointers:
-            name, content = pointers[at]
-            if in_map or content is info.ANY:
-                content = _content(content, objects, in_map)
-            memory.append((name, Memory(content, blob)))
-    # As Event(...), of which Python checks no argument once more.
-    return tuple.__new__(Event, (
-        call, command.name, items, None, command.wrapper, (), None, tuple(behind), None,
-        tuple(memory), (), (), True, None, "",
-    ))  # fmt: skip
 
 
 def _arm(

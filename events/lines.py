@@ -9,10 +9,11 @@ from . import ecs
 from .call import Call
 from .ecs import Origin, Parts, Shared
 from .event import Event
-from .memory import Content, Memory
+from .memory import Content, InMap, Memory
 from .process import Process
 
 _KEPT: Final = 1024  # of each kind
+_BYTES: Final = frozenset({Content, InMap})
 
 # Of calls that pass the same attr, one is made into a document with these in the place of what
 # differs, and its JSON is cut there.
@@ -25,6 +26,7 @@ _MARKS: Final = (
     ecs.timestamp(0), str(_DURATION), str(_SEQUENCE), str(_RETVAL), f'"{_PROCESS}"',
     hex(_ADDRESS), _END,
 )  # fmt: skip
+_UNKNOWN: Final[list[str]] = []
 _MARK: Final = re.compile("|".join(map(re.escape, _MARKS)))
 
 T = TypeVar("T")
@@ -78,8 +80,9 @@ class JsonLines:
     def _form(self, event: Event) -> list[str] | None:
         call = event.call
         key = call.cmd, call.size, call.flags, call.entry
-        if key in self._forms:
-            return self._forms[key]
+        known = self._forms.get(key, _UNKNOWN)
+        if known is not _UNKNOWN:
+            return known
         bare = call._replace(duration_ns=_DURATION, retval=_RETVAL, attr_addr=_ADDRESS)
         specimen = event._replace(call=bare, behind=(), memory=())
         parts = self._parts(specimen, Shared({_CALLER: 0}, _PROCESS))
@@ -117,7 +120,7 @@ class JsonLines:
 
 def _memory(name: str, memory: Memory) -> str:
     blob = memory.blob
-    if type(memory.content) is Content and not blob.state and len(blob.data) == blob.read:
+    if type(memory.content) in _BYTES and not blob.state and len(blob.data) == blob.read:
         return f'"{name}":{{"hex":"{blob.data.hex()}","size":{blob.wanted}}}'
     return f'"{name}":{ecs.json_text(memory.document())}'
 
