@@ -45,7 +45,7 @@ _RUN_PROG: Final = PROG_TEST_RUN.layout.offset_of("prog_fd")
 _INFO_FD: Final = OBJ_GET_INFO_BY_FD.layout.offset_of("bpf_fd")
 _LOADER: Final = 31  # BPF_PROG_TYPE_SYSCALL
 _OBJECTS: Final = 4096
-_TEMPLATES: Final = 4096
+_TEMPLATES: Final = 512  # a KB each; callers use the same buffers again and again
 # As int: the enum's own & takes ten times as long.
 _NO_ENTRY: Final = int(CallFlag.NO_ENTRY)
 _NO_ROOM: Final = int(CallFlag.NO_ROOM)

@@ -2,7 +2,6 @@
 """What a BPF_PROG_LOAD asks the kernel to load."""
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..events.call import RESULT, Call, PartState
@@ -28,9 +27,18 @@ class _Known(NamedTuple):
     tags: frozenset[bytes]
 
 
-@lru_cache(_KEPT)
+_kept: dict[str, _Known] = {}
+
+
 def _known(insns: bytes) -> _Known:
-    return _Known(programs.uses(insns), digest(stable(insns)), tags(insns))
+    # By a digest: a program may have a million instructions, and many programs may.
+    key = digest(insns)
+    known = _kept.get(key)
+    if known is None:
+        if len(_kept) >= _KEPT:
+            _kept.pop(next(iter(_kept)))
+        known = _kept[key] = _Known(programs.uses(insns), digest(stable(insns)), tags(insns))
+    return known
 
 
 def program_of(call: Call, kfuncs: Mapping[int, str], *, listings: bool = False) -> Program | None:

@@ -12,7 +12,7 @@ from .event import Event
 from .memory import Content, InMap, Memory
 from .process import Process
 
-_KEPT: Final = 1024  # of each kind
+_KEPT: Final = 512  # of each kind
 _BYTES: Final = frozenset({Content, InMap})
 
 # Of calls that pass the same attr, one is made into a document with these in the place of what

@@ -55,6 +55,9 @@ LATE = {
     # For --version: 4 MB; what imports Rich: 3 MB; what reads classic BPF: 0.1 MB, and 0.4 MB
     # where bytecode is not kept.
     "tracer.cli": {"metadata", "doctor", "listing"},
+    # For --strace-compat: 1 MB.
+    "tracer.session": {"strace"},
+    "tracer.sinks": {"strace_view"},
 }
 
 

@@ -2,6 +2,7 @@
 """What documents say of a program that is loaded, from its instructions."""
 
 import struct
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +87,20 @@ def test_of_instructions_that_are_missing_there_is_no_digest() -> None:
     assert part["insn_count"] == 5000
     assert part["cut"] == ["insns"]
     assert "sha256" not in part
+
+
+def test_what_was_seen_of_large_programs_takes_little_room() -> None:
+    """Whoever loads many of them must not fill our memory."""
+    decoder = Decoder()
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            insns = insn(0xB7, imm=number) + EXIT * 50_000
+            assert decoder.decode(load(insns)).program
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * len(EXIT) * 50_000
 
 
 def test_without_instructions_nothing_is_said() -> None:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ..decoders import strace
 from ..decoders.capture import plans
 from ..decoders.insn import INSN
 from ..decoders.progs import PROG_LOAD
@@ -69,8 +68,7 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         sizes = loader.Sizes(options.ring_size, possible_cpus(), _PROCESSES if some else 1)
         witness = _witness(options, commands, some, stack)
         loaded = _loaded(options, sizes, follow=options.follow or bool(command_argv))
-        aside = strace.COMMANDS if options.strace_compat else {}
-        program = Program(loaded, sizes, plans(options.max_insns * INSN.size, aside))
+        program = Program(loaded, sizes, _plans(options))
         stack.callback(program.close)
         fds = [*program.ring_fds, *([witness.fileno()] if witness else [])]
         watch = stack.enter_context(Watch(fds))
@@ -181,6 +179,15 @@ def _witness(options: Config, commands: CommandSet, some: bool, stack: ExitStack
         return None
     stack.callback(witness.close)
     return witness
+
+
+def _plans(options: Config) -> dict[int, bytes]:
+    bulk_limit = options.max_insns * INSN.size
+    if not options.strace_compat:
+        return plans(bulk_limit)
+    from ..decoders import strace  # noqa: PLC0415 - nobody else needs it
+
+    return plans(bulk_limit, strace.COMMANDS)
 
 
 def _start(program: Program, wanted: KernelFilter) -> None:

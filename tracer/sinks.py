@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 from weakref import ReferenceType, ref
 
-from ..decoders.strace_view import Names, View
 from ..events import ecs, text
 from ..events.call import Call, Totals
 from ..events.ecs import Cause, Origin
@@ -22,6 +21,7 @@ from ..events.notice import Notice
 from ..events.process import Process
 from ..events.value import Style, Xlat, printable
 from .config import Config
+from .names import ReplayNames
 from .recent import Recent
 from .saved import SavedPrograms
 from .say import say
@@ -180,11 +180,13 @@ follows ``= ``.
 """
 
 
-def spelling(config: Config, names: Names) -> Spelling:
+def spelling(config: Config, names: ReplayNames) -> Spelling:
     """How the options want calls to be spelled: our way, or strace's."""
     style = Style(Xlat(config.constants), config.verbose, config.strings)
     if config.strace_compat:
-        view = View(names, descriptors=config.descriptors)
+        from ..decoders import strace_view  # noqa: PLC0415 - nobody else needs it
+
+        view = strace_view.View(names, descriptors=config.descriptors)
         return lambda event, time_ns: view.line(event.call, style, time_ns)
     return _ours(style)
 
@@ -385,7 +387,7 @@ def _summary_row(name: str, row: _Sum, total_ns: int) -> str:
 
 
 def sinks_for(
-    config: Config, output: Output, origin: Origin, *, several: bool, names: Names
+    config: Config, output: Output, origin: Origin, *, several: bool, names: ReplayNames
 ) -> list[Sink]:
     """What the options ask for.
 
