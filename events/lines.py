@@ -109,7 +109,10 @@ class JsonLines:
         ).encode()
 
     def _behind(self, event: Event) -> str:
-        key = tuple([(field, id(described)) for field, described in event.behind])
+        first = event.behind[0]
+        key: Hashable = first[0], id(first[1])
+        if len(event.behind) > 1:
+            key = tuple([(field, id(described)) for field, described in event.behind])
         known = self._objects.get(key)
         if known is None:
             text = ecs.json_text(ecs.objects_document(event))

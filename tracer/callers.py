@@ -37,7 +37,9 @@ class Callers:
         """:param image: as the kernel told it; None if it did not."""
         same = call.tgid, call.process_start_ns, call.exec_id, call.cgroup_id
         known = self._known.get(same)  # type: ignore[arg-type] # equal to a Key, and cheaper
-        nothing_new = known is not None and (image is None or image == known.image)
+        nothing_new = known is not None and (
+            image is known.image or image is None or image == known.image
+        )
         if known is not None and nothing_new and call.process_start_ns:
             return known
         key = Key(*same)
