@@ -3,16 +3,16 @@
 #ifndef BPFSNOOP_ATTR_H
 #define BPFSNOOP_ATTR_H
 
-/*
- * The kernel may have left us out at an exit, and then at an entry. Whether the call that
- * returns is the one that is known; what the kernel itself called has no registers.
- */
 static __always_inline bool has_arguments(struct call_record *call, struct arguments *args)
 {
 	return args->attr == call->attr_addr && args->size == call->size &&
 	       args->cmd == call->cmd && args->flags == (call->flags & CALL_COMPAT);
 }
 
+/*
+ * The kernel may have left us out at an exit, and then at an entry. Whether the call that
+ * returns is the one that is known; what the kernel itself called has no registers.
+ */
 static __always_inline bool is_same_call(struct call_record *call)
 {
 #ifdef HAVE_REGISTERS
@@ -172,7 +172,6 @@ static __always_inline u64 attr_u64(const u8 *attr, u64 end, u64 at)
 	return at <= ATTR_INLINE - 8 ? *(u64 *)(attr + at) : 0;
 }
 
-#ifdef HAVE_FUNCTIONS
 /* attr of a call that the kernel makes itself. */
 static __always_inline void take_kernel_entry(struct thread *thread)
 {
@@ -193,6 +192,7 @@ static __always_inline void take_kernel_entry(struct thread *thread)
 	end_part(thread, n);
 }
 
+#ifdef HAVE_FUNCTIONS
 /*
  * The kernel's own copy of attr. From here on it is what counts: where pointers in it lead
  * is where the kernel goes.

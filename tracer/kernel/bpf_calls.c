@@ -13,7 +13,7 @@
  *                                       a system call in struct pt_regs
  *   PREEMPT_DISABLE, PREEMPT_ENABLE     kfuncs, where they are needed
  *   HAVE_KERNEL_READS                   bpf_probe_read_kernel() is permitted
- *   HAVE_TASK, HAVE_PATHS, HAVE_OBJECTS, OFF_..., SIZE_...
+ *   HAVE_TASK, HAVE_PATHS, HAVE_OBJECTS, HAVE_PROG_MAPS, OFF_..., SIZE_...
  *                                       offsets of struct members, from BTF
  * Without HAVE_... it runs all the same and its records say less. How large the rings
  * and the table of processes are is decided when they are made.
@@ -467,6 +467,25 @@ static __always_inline void end_entry(struct thread *thread)
 	thread->call.entry_ns = bpf_ktime_get_boot_ns() - thread->call.start_ns;
 }
 
+/* What is taken of a call at entry. */
+static __always_inline void begin_call(struct thread *thread, u64 id, struct arguments *args,
+				       struct command_plan *plan, struct scratch *scratch,
+				       bool by_kernel)
+{
+	begin_record(thread, id, args);
+	thread->open = 1;
+	thread->inside = 0;
+	thread->ring = plan->ring == RING_DATA ? RING_DATA : RING_BULK;
+	if (by_kernel)
+		take_kernel_entry(thread);
+	else
+		take_entry_attr(thread, scratch);
+	take_objects(thread, plan, false);
+	if (!by_kernel)
+		take_entry_rows(thread, scratch, plan);
+	end_entry(thread);
+}
+
 /* The step to go on with, or ENTRY_STEPS. */
 static __always_inline int enter(void *ctx)
 {
@@ -504,14 +523,7 @@ static __always_inline int enter(void *ctx)
 		refuse_entry(args.cmd);
 		return ENTRY_STEPS;
 	}
-	begin_record(thread, id, &args);
-	thread->open = 1;
-	thread->inside = 0;
-	thread->ring = plan->ring == RING_DATA ? RING_DATA : RING_BULK;
-	take_entry_attr(thread, scratch);
-	take_objects(thread, plan, false);
-	take_entry_rows(thread, scratch, plan);
-	end_entry(thread);
+	begin_call(thread, id, &args, plan, scratch, false);
 #ifdef HAVE_FUNCTIONS
 	return ENTRY_STEPS;	/* what the kernel copies of it is better */
 #else
@@ -532,11 +544,11 @@ int enter_bpf(void *ctx)
 }
 
 /* Who made the call that is to be given up, unless the process has become another one since. */
-static __always_inline void tell_late(u32 tid, int user)
+static __always_inline void tell_late(u32 tid)
 {
 #ifdef HAVE_TASK
 	struct thread *thread = threads.lookup(&tid);
-	struct scratch *scratch = scratch_of(user);
+	struct scratch *scratch = scratch_of(AT_ENTRY);
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
 	int zero = 0;
 	u64 *told = announced.lookup(&zero);
@@ -555,7 +567,7 @@ int step_enter_give_up(void *ctx)
 	u32 tid = bpf_get_current_pid_tgid();
 
 	preemption_off();
-	tell_late(tid, AT_ENTRY);
+	tell_late(tid);
 	give_up_all(tid);
 	preemption_on();
 	entry_steps.call(ctx, STEP_ENTER_AGAIN);

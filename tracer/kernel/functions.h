@@ -143,17 +143,7 @@ static __always_inline int enter_function(void *ctx)
 	}
 	if (late)
 		count_late(args.cmd);
-	begin_record(thread, id, &args);
-	thread->open = 1;
-	thread->ring = plan->ring == RING_DATA ? RING_DATA : RING_BULK;
-	if (by_kernel)
-		take_kernel_entry(thread);
-	else
-		take_entry_attr(thread, scratch);
-	take_objects(thread, plan, false);
-	if (!by_kernel)
-		take_entry_rows(thread, scratch, plan);
-	end_entry(thread);
+	begin_call(thread, id, &args, plan, scratch, by_kernel);
 	return INSIDE_STEPS;
 }
 
