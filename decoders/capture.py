@@ -2,7 +2,7 @@
 """What the kernel program is to fetch for each command, worked out from the tables."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -79,7 +79,7 @@ def _plan(command: Command, bulk_limit: int, other: Command | None) -> bytes:
     assert len(rows) <= ROWS_MAX, command.name
     return COMMAND_PLAN.pack(
         len(fds), len(rows), command.returns_fd, any(special), special,
-        _ring(command), *fds, *[0] * (FDS_MAX - len(fds)), _value_flags(command, rows),
+        _ring(command), *fds, *[0] * (FDS_MAX - len(fds)), _value_flags(command),
         b"".join(_row(row, bulk_limit) for row in rows),
     )  # fmt: skip
 
@@ -90,8 +90,8 @@ def _ring(command: Command) -> int:
     return RING_VITAL if command.vital else RING_CONTROL
 
 
-def _value_flags(command: Command, rows: Sequence[_Pointer]) -> int:
-    if not any(row.target.unit == UNIT_VALUE for row in rows):
+def _value_flags(command: Command) -> int:
+    if not any(row.target.unit == UNIT_VALUE for row in _pointers(command)):
         return 0
     offsets = _offsets(command.layout)
     return offsets.get("elem_flags") or offsets.get("flags", 0)
@@ -139,3 +139,9 @@ def _row(row: _Pointer, bulk_limit: int) -> bytes:
         target.shape,
         target.when | ROW_ASIDE * target.aside | ROW_INSIDE * (row.within >= 0),
     )
+
+
+VALUE_FLAGS: Final[Mapping[int, int]] = {
+    number: offset for number, command in COMMANDS.items() if (offset := _value_flags(command))
+}
+"""Of commands on values: the offset of the ``__u64`` that may say ``BPF_F_CPU``."""

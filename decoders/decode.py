@@ -4,6 +4,7 @@
 import errno
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
+from struct import Struct
 from typing import Final, NamedTuple
 
 from ..events.call import COMMON_ATTRS, RESULT, Call, CallFlag, Object, ObjectKind
@@ -27,9 +28,10 @@ from ..events.object import Described
 from ..events.value import Detail, Enum, Fd, Items
 from ..events.wire import ATTR_MAX, COMMAND_OTHER
 from . import info, truth, uapi, why
+from .capture import VALUE_FLAGS
 from .layout import Command, Details, Field, nested
 from .loads import KFUNCS, program_of
-from .map_types import Contents
+from .map_types import KnownMap
 from .objects import OBJ_GET_INFO_BY_FD
 from .progs import PROG_LOAD, PROG_TEST_RUN
 from .table import COMMANDS
@@ -37,7 +39,7 @@ from .table import COMMANDS
 KernelNames = Mapping[str, Mapping[int, str]]
 """Constants by C type (``bpf_map_type``) and value, as the running kernel's BTF has them."""
 
-MapContents = Callable[[int], Contents | None]
+MapContents = Callable[[int], KnownMap | None]
 """How to spell what is in a map, by its id; None: as bytes."""
 
 _CMD: Final = "bpf_cmd"
@@ -53,6 +55,8 @@ _NOT_SIMPLE: Final = ~int(CallFlag.COMPAT | CallFlag.SAME_ATTR)
 _LOGS: Final = "log_buf", "btf_log_buf"
 _MAP: Final = int(ObjectKind.MAP)
 _new = tuple.__new__
+_FLAGS: Final = Struct("=Q")
+_ONE_VALUE: Final = uapi.BPF_F_CPU | uapi.BPF_F_ALL_CPUS
 
 
 class _Template(NamedTuple):
@@ -146,7 +150,7 @@ class Decoder:
             if at in pointers:
                 name, content = pointers[at]
                 if in_map or content is info.ANY:
-                    content = _content(content, call.objects, in_map)
+                    content = _content(content, call, in_map)
                 memory.append((name, _new(Memory, (content, blob))))
         return _new(Event, (
             call, command.name, items, None, command.wrapper, (), None, tuple(behind), None,
@@ -167,7 +171,7 @@ class Decoder:
             self._remember(command, call)
         return _decoded(command, call, _Details(call, objects, self._in_map(call)), notes)
 
-    def _in_map(self, call: Call) -> Contents | None:
+    def _in_map(self, call: Call) -> KnownMap | None:
         for found in call.objects.values():
             if found.kind == _MAP:
                 return self._of_map(found.id)
@@ -225,22 +229,28 @@ def _circumstances(call: Call) -> tuple[str, ...]:
     return notes
 
 
-def _content(content: Content, objects: Mapping[int, Object], in_map: Contents | None) -> Content:
+def _content(content: Content, call: Call, in_map: KnownMap | None) -> Content:
     # What it is of depends on what the descriptor leads to.
     if content is info.ANY:
-        about = objects.get(_INFO_FD)
+        about = call.objects.get(_INFO_FD)
         return info.CONTENTS.get(about.kind, content) if about else content
-    return in_map.instead_of(content) if in_map else content
+    return in_map.instead_of(content, one_value=_is_one_value(call)) if in_map else content
+
+
+def _is_one_value(call: Call) -> bool:
+    at = VALUE_FLAGS.get(call.command, 0)
+    flags = call.entry[at : at + _FLAGS.size]
+    return bool(at) and len(flags) == _FLAGS.size and bool(_FLAGS.unpack(flags)[0] & _ONE_VALUE)
 
 
 class _Details:
     """What came with a call, for the fields that it belongs to; notes what was asked for."""
 
     def __init__(
-        self, call: Call, objects: Mapping[int, Described], in_map: Contents | None
+        self, call: Call, objects: Mapping[int, Described], in_map: KnownMap | None
     ) -> None:
         self._memory = call.memory
-        self._found = call.objects
+        self._call = call
         self._objects = objects
         self._in_map = in_map
         self.offsets: Collection[int] = [*objects, *call.memory]
@@ -253,7 +263,7 @@ class _Details:
         if field.target:
             blob = self._memory.get(offset)
             if blob is not None:
-                content = _content(field.target.content, self._found, self._in_map)
+                content = _content(field.target.content, self._call, self._in_map)
                 memory = Memory(content, blob)
                 self.memory.append((field.name, memory))
                 return memory

@@ -21,7 +21,7 @@ from functools import cached_property
 from struct import Struct as Packing
 from typing import NamedTuple, Protocol
 
-from ..events.memory import KEYS, VALUES, Array, Content, Log, Text, Texts
+from ..events.memory import KEY, VALUE, Array, Content, Log, Text, Texts
 from ..events.value import Address, Detail, Enum, Fd, Item, Items, Kind, Name, Struct, Wide
 from ..events.wire import (
     CHUNK_MAX,
@@ -145,12 +145,12 @@ def log(size: str, true_size: str) -> Target:
 
 def key(when: int = ROW_ENTRY) -> Target:
     """Of the map behind the command's descriptor."""
-    return Target(KEYS, SHAPE_BYTES, when, _KEY_MAX, unit=UNIT_KEY)
+    return Target(KEY, SHAPE_BYTES, when, _KEY_MAX, unit=UNIT_KEY)
 
 
 def value(when: int) -> Target:
     """Of the map behind the command's descriptor."""
-    return Target(VALUES, SHAPE_BYTES, when, CHUNK_MAX, unit=UNIT_VALUE)
+    return Target(VALUE, SHAPE_BYTES, when, CHUNK_MAX, unit=UNIT_VALUE)
 
 
 _KEY_MAX = 512  # MAX_BPF_STACK: no hash or array has longer ones

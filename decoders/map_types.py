@@ -2,9 +2,10 @@
 """What the keys and values of maps are, as the BTF says that the maps were made with."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
-from ..events.memory import KEYS, VALUES, Content
+from ..events.memory import Content, InMap
 from ..events.typed import (
     Array,
     Bits,
@@ -24,13 +25,15 @@ from ..events.value import printable
 from . import btf_data
 from .btf_data import ENUM64, TYPE_WORDS, BtfData, count_of, kind_flag, kind_of
 
-BTF_MAX: Final = 1 << 20
-"""Bytes of BTF that are looked at. That of a large program is a third of it, and nobody should
-be able to keep us busy.
+BTF_MAX: Final = 1 << 18
+"""Bytes of BTF that are looked at: more than large programs have, as nobody should be able to
+keep us busy.
 """
-_MEMBERS_MAX: Final = 1 << 14
-"""Members, constants and types of one BTF that are made: more than is ever shown."""
-_DEPTH_MAX: Final = 32
+_ROOM: Final = 1 << 15
+"""What one type may take, as :attr:`Built.weight` has it."""
+_EACH: Final = 16
+"""What a member or a constant takes there, beside its name."""
+_DEPTH_MAX: Final = 40  # the kernel's is 32
 _BYTE: Final = 8  # bits
 _POINTER: Final = 8  # bytes: of BPF programs, whatever the machine is
 _WIDEST: Final = 16  # bytes: __int128
@@ -53,33 +56,42 @@ class MapBtf(NamedTuple):
     """The same."""
 
 
-class Contents(NamedTuple):
-    """How to spell what is in a map."""
-
-    key: Content
-    value: Content
-
-    def instead_of(self, content: Content) -> Content:
-        """:data:`KEYS` and :data:`VALUES` as they are here, and any other as it is."""
-        if content is KEYS:
-            return self.key
-        return self.value if content is VALUES else content
+class Built(NamedTuple):
+    type: Type | None
+    """None: there is none, or it is too much."""
+    weight: int
+    """How much it is: what it takes to make, to keep and to show all grows with it."""
 
 
 class Types:
-    """The types of one BTF, made when they are asked for.
+    """The types of one BTF.
 
-    :raises ValueError: it is not BTF, or longer than is looked at.
+    :raises ValueError: it is not BTF.
     """
 
     def __init__(self, data: bytes) -> None:
-        if len(data) > BTF_MAX:
-            raise ValueError(f"{len(data)} bytes of BTF")
         self._data = BtfData(data)
         self.size: Final = len(data)
-        self._made: dict[int, Type | None] = {}
-        self._left = _MEMBERS_MAX
-        self._kinds: dict[int, Callable[[int, int], Type | None]] = {
+
+    def built(self, number: int) -> Built:
+        """A type and all that is in it."""
+        builder = _Builder(self._data)
+        try:
+            return Built(builder.type(number), builder.weight)
+        except _TooMuch:
+            return Built(None, builder.weight)
+
+
+class _TooMuch(Exception):
+    """Half of a type would look like all of it."""
+
+
+class _Builder:
+    def __init__(self, data: BtfData) -> None:
+        self._data = data
+        self._made: dict[int, Type] = {}
+        self.weight = 0
+        self._kinds: dict[int, Callable[[int, int], Type]] = {
             btf_data.INT: self._int,
             btf_data.PTR: lambda at, depth: Pointer(_POINTER),
             btf_data.ARRAY: self._array,
@@ -92,34 +104,52 @@ class Types:
             btf_data.FLOAT: self._float,
         }
 
-    def type(self, number: int, depth: int = 0) -> Type | None:
-        """None: there is no such type, or it has no values."""
+    def type(self, number: int, depth: int = 0) -> Type:
         if number not in self._made:
             at = self._data.meant(number)
             make = None if at is None else self._kinds.get(kind_of(self._data.words[at + 1]))
-            # In damaged BTF a type may contain itself.
-            known = make is not None and depth < _DEPTH_MAX and self._take()
-            self._made[number] = make(at, depth + 1) if known and make and at is not None else None
+            # In damaged BTF a type may contain itself, or be none that has values.
+            if at is None or make is None or depth > _DEPTH_MAX:
+                raise _TooMuch
+            self._take(_EACH)
+            self._made[number] = make(at, depth + 1)
         return self._made[number]
 
-    def _take(self) -> bool:
-        self._left -= 1
-        return self._left >= 0
+    def _take(self, weight: int) -> None:
+        self.weight += weight
+        if self.weight > _ROOM:
+            raise _TooMuch
 
     def _name(self, at: int) -> str:
-        return printable(self._data.name(self._data.words[at]))
+        name = self._data.name(self._data.words[at])
+        self._take(_EACH + len(name))
+        return printable(name)
 
     def _size(self, at: int) -> int:
         return self._data.words[at + 2]
 
+    def _elements(self, at: int, words: int) -> Iterator[int]:
+        first = at + TYPE_WORDS
+        return (first + n * words for n in range(count_of(self._data.words[at + 1])))
+
     def _int(self, at: int, depth: int) -> Type:
         size = self._size(at)
-        encoding = self._data.words[at + TYPE_WORDS] >> 24
-        if size > _WIDEST:
+        about = self._data.words[at + TYPE_WORDS]
+        encoding, offset, bits = about >> 24, about >> 16 & 0xFF, about & 0xFF
+        if not 0 < size <= _WIDEST:
             return Type(size)
-        if size == 1 and (encoding & _CHAR or self._name(at) == "char"):
-            return Char()
-        return Bool(size) if encoding & _BOOL else Scalar(size, signed=bool(encoding & _SIGNED))
+        signed = bool(encoding & _SIGNED)
+        if encoding & _BOOL:
+            number: Scalar = Bool(size)
+        elif size == 1 and (encoding & _CHAR or self._data.name(self._data.words[at]) == b"char"):
+            number = Char(size, signed=signed)
+        else:
+            number = Scalar(size, signed=signed)
+        if (offset, bits) == (0, size * _BYTE):
+            return number
+        if not 0 < bits <= size * _BYTE - offset:
+            return Type(size)
+        return Bits(number, offset, bits, size)
 
     def _float(self, at: int, depth: int) -> Type:
         size = self._size(at)
@@ -130,25 +160,15 @@ class Types:
         wide = kind_of(info) == ENUM64
         if not 0 < size <= _POINTER:
             return Type(size)
-        names = {}
+        names: dict[int, str] = {}
         for where in self._elements(at, 3 if wide else 2):
             number = words[where + 1] | (words[where + 2] << 32 if wide else 0)
-            names[number & (1 << size * _BYTE) - 1] = self._name(where)
+            names.setdefault(number & (1 << size * _BYTE) - 1, self._name(where))
         return Enumeration(size, names, signed=kind_flag(info))
 
-    def _elements(self, at: int, words: int) -> Iterator[int]:
-        # As many as are worth it.
-        first = at + TYPE_WORDS
-        for n in range(count_of(self._data.words[at + 1])):
-            if not self._take():
-                return
-            yield first + n * words
-
-    def _array(self, at: int, depth: int) -> Type | None:
+    def _array(self, at: int, depth: int) -> Type:
         number, _, count = self._data.words[at + TYPE_WORDS : at + TYPE_WORDS + 3]
         element = self.type(number, depth)
-        if element is None:
-            return None
         if isinstance(element, Char):
             return Chars(count)
         if type(element) is Scalar and element.size == 1:
@@ -162,41 +182,66 @@ class Types:
             place = words[where + 2]
             width = place >> 24 if fields else 0
             place = place & 0xFFFFFF if fields else place
-            type_ = self.type(words[where + 1], depth)
-            if type_ is None:
-                break  # where it ends is not known, nor what is behind it worth much
-            name = self._name(where)
-            if isinstance(type_, Scalar) and type_.size and (width or place % _BYTE):
-                width = min(width or type_.size * _BYTE, type_.size * _BYTE)
-                type_ = Bits(type_, place % _BYTE, width)
-            members.append(Member(name, place // _BYTE, type_))
+            type_ = self.type(words[where + 1], depth).within(place % _BYTE, width)
+            members.append(Member(self._name(where), place // _BYTE, type_))
         return Several(self._size(at), members)
 
-    def _var(self, at: int, depth: int) -> Type | None:
+    def _var(self, at: int, depth: int) -> Type:
         return self.type(self._size(at), depth)
 
     def _section(self, at: int, depth: int) -> Type:
         members = []
         words = self._data.words
         for where in self._elements(at, 3):
-            number, offset, size = words[where : where + 3]
+            number, offset, _ = words[where : where + 3]
             variable = self._data.meant(number)
             name = "" if variable is None else self._name(variable)
-            members.append(Member(name, offset, self.type(number, depth) or Type(size)))
+            members.append(Member(name, offset, self.type(number, depth)))
         return Several(self._size(at), members)
 
 
-def contents(types: Types, about: MapBtf) -> Contents | None:
-    """None: it is made of bytes."""
-    key = _typed(types, about.key_type_id, about.key_size, about.key_size)
-    stride = about.value_size
-    if about.type in _PER_CPU:
-        stride = (stride + 7) & ~7
-    value = _typed(types, about.value_type_id, about.value_size, stride)
-    return Contents(key or KEYS, value or VALUES) if key or value else None
+Find = Callable[[int, int], Type | None]
+"""The type with this id in the BTF with that one (``btf_id``, ``type_id``)."""
 
 
-def _typed(types: Types, number: int, size: int, stride: int) -> Content | None:
-    # The kernel has seen to it that a map's types are as large as what is in it.
-    type_ = types.type(number) if number else None
-    return Typed(type_, stride) if type_ and size and type_.size == size else None
+class KnownMap:
+    """How to spell what is in a map that was made with BTF.
+
+    :param find: asked when something is to be spelled.
+    """
+
+    def __init__(self, about: MapBtf, find: Find) -> None:
+        self._about = about
+        self._find = find
+        self._contents: dict[tuple[InMap, bool], Content] = {}
+
+    def instead_of(self, content: Content, *, one_value: bool) -> Content:
+        """:param one_value: the call is about that of one CPU, or is one for all
+        (``BPF_F_CPU``, ``BPF_F_ALL_CPUS``).
+        """
+        if not isinstance(content, InMap):
+            return content
+        key = content, one_value
+        if key not in self._contents:
+            self._contents[key] = self._made(content, one_value=one_value)
+        return self._contents[key]
+
+    def _made(self, like: InMap, *, one_value: bool) -> Content:
+        about = self._about
+        number, size = about.key_type_id, about.key_size
+        listed = like.several
+        stride = size
+        if like.values:
+            number, stride = about.value_type_id, about.value_size
+            size = stride
+            if about.type in _PER_CPU and not one_value:
+                stride = (size + 7) & ~7
+                listed = True
+        if not number or not size:
+            return like
+        return Typed(like, partial(self._of_size, number, size), stride, listed=listed)
+
+    def _of_size(self, number: int, size: int) -> Type | None:
+        # The kernel has seen to it that a map's types are as large as what is in it.
+        found = self._find(self._about.btf_id, number)
+        return found if found and found.size == size else None

@@ -133,6 +133,8 @@ BPF_F_ID = 1 << 5
 BPF_F_NUMA_NODE = 1 << 2
 BPF_F_LINK = 1 << 13
 BPF_F_VTYPE_BTF_OBJ_FD = 1 << 15
+BPF_F_CPU = 1 << 3
+BPF_F_ALL_CPUS = 1 << 4
 
 _OBJECT_ACCESS = {
     1 << 3: "BPF_F_RDONLY",
@@ -202,8 +204,8 @@ XDP_FLAGS = Flags("XDP_FLAGS", {
 
 # strace prints these from the highest bit down; so do we.
 _ELEM_ACCESS = {
-    16: "BPF_F_ALL_CPUS",
-    8: "BPF_F_CPU",
+    BPF_F_ALL_CPUS: "BPF_F_ALL_CPUS",
+    BPF_F_CPU: "BPF_F_CPU",
     4: "BPF_F_LOCK",
 }
 ELEM_FLAGS = Flags("BPF", _ELEM_ACCESS, zero="BPF_ANY")

@@ -47,13 +47,23 @@ class Content:
 
 
 class InMap(Content):
-    """Keys or values of the map that a call is about; what they are, its BTF may say."""
+    """What is in the map that a call is about; of which type that is, its BTF may say.
+
+    :param values: and not keys.
+    :param several: one behind the other.
+    """
 
     optional = {"typed": {"type": "string"}}
 
+    def __init__(self, *, values: bool, several: bool) -> None:
+        self.values = values
+        self.several = several
 
-KEYS = InMap()
-VALUES = InMap()
+
+KEY = InMap(values=False, several=False)
+VALUE = InMap(values=True, several=False)
+KEYS = InMap(values=False, several=True)
+VALUES = InMap(values=True, several=True)
 
 
 class Quoted(Content):

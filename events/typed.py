@@ -5,7 +5,7 @@ As with other contents (events/memory.py), whatever the bytes are there is a spe
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -13,11 +13,11 @@ from .call import Blob
 from .memory import InMap
 from .value import JSON, Style, constant, escape
 
-DOCUMENT_MAX: Final = 8192
-"""Characters of the spelling that a document has, about: what indexes whole strings takes no
-more than 32,766 bytes, and names in it are an attacker's to choose.
+DOCUMENT_MAX: Final = 2048
+"""Characters of the spelling that a document has, about: beside it are the bytes, what indexes
+whole strings takes no more than 32,766, and names in it are an attacker's to choose.
 """
-_TEXT_MAX: Final = 1 << 16
+_TEXT_MAX: Final = 1 << 14
 _DOTS: Final = "..."
 _ALL: Final = Style(verbose=True, strings=DOCUMENT_MAX)
 _LITTLE: Final = sys.byteorder == "little"
@@ -39,8 +39,8 @@ class Pen:
 
     @property
     def bytes(self) -> int:
-        """As many of a string are shown."""
-        return max(0, min(self.style.strings, self.left))
+        """As many of a string are shown; each may take four characters."""
+        return max(0, min(self.style.strings, self.left // 4))
 
     def wrote(self, text: str) -> str:
         """The same; what it took is gone."""
@@ -63,6 +63,13 @@ class Type:
         quoted = '"' + "".join(f"\\x{byte:02x}" for byte in shown) + '"'
         return pen.wrote(quoted + self._dots(data, len(shown) < len(data), pen))
 
+    def within(self, skipped: int, width: int) -> "Type":
+        """The same as a member that does not begin with a byte, or of which these bits count.
+
+        :param width: in bits; 0: those that it has.
+        """
+        return self
+
     def _dots(self, data: bytes, cut: bool, pen: Pen) -> str:
         missing = pen.dots if len(data) < self.size else ""
         return _DOTS if cut else missing
@@ -82,7 +89,13 @@ class Scalar(Type):
         return pen.wrote(self.spelled(number, pen.style))
 
     def spelled(self, number: int, style: Style) -> str:
+        """:param number: as it is meant: with its sign."""
         return str(number)
+
+    def within(self, skipped: int, width: int) -> Type:
+        if not skipped and not width:
+            return self
+        return Bits(self, skipped, min(width or self.size * 8, self.size * 8))
 
     def signed(self, number: int, bits: int) -> int:
         """What an unsigned number of so many bits means."""
@@ -95,11 +108,8 @@ class Bool(Scalar):
 
 
 class Char(Scalar):
-    def __init__(self) -> None:
-        super().__init__(1)
-
     def spelled(self, number: int, style: Style) -> str:
-        if not chr(number).isascii() or not chr(number).isprintable():
+        if number < 0 or not chr(number).isascii() or not chr(number).isprintable():
             return str(number)
         return "'\\''" if number == ord("'") else f"'{escape(bytes([number]))}'"
 
@@ -137,16 +147,18 @@ class Float(Type):
 
 
 class Bits(Type):
-    """A bitfield, within the bytes that it touches.
+    """A number of which the bits are not just whole bytes.
 
     :param kind: of the number.
-    :param skipped: bits of the first byte that are not its own.
+    :param skipped: bits in front of it that are not its own.
     :param width: in bits.
+    :param size: of all in bytes, if it is more than these bits touch.
     """
 
-    def __init__(self, kind: Scalar, skipped: int, width: int) -> None:
-        super().__init__((skipped + width + 7) // 8)
+    def __init__(self, kind: Scalar, skipped: int, width: int, size: int = 0) -> None:
+        super().__init__(max(size, (skipped + width + 7) // 8))
         self._kind = kind
+        self._skipped = skipped
         self._shift = skipped if _LITTLE else self.size * 8 - skipped - width
         self._width = width
 
@@ -155,6 +167,10 @@ class Bits(Type):
             return pen.dots
         number = int.from_bytes(data, sys.byteorder) >> self._shift & (1 << self._width) - 1
         return pen.wrote(self._kind.spelled(self._kind.signed(number, self._width), pen.style))
+
+    def within(self, skipped: int, width: int) -> Type:
+        # Of an int that says itself which of its bits count, these are all the same.
+        return Bits(self._kind, skipped + self._skipped, width or self._width)
 
 
 class Chars(Type):
@@ -217,26 +233,37 @@ def _listed(members: Iterable[Member], data: bytes, pen: Pen) -> str:
 
 
 class Typed(InMap):
-    """Keys or values of a map: one, or several in a row.
+    """Of a map that was made with BTF.
 
+    :param like: what it stands for.
+    :param find: its type; None: it is not known any more, and these are bytes.
     :param stride: bytes from one to the next.
+    :param listed: in brackets, even if there is only one.
     """
 
-    def __init__(self, type_: Type, stride: int) -> None:
-        self._type = type_
+    def __init__(
+        self, like: InMap, find: Callable[[], Type | None], stride: int, *, listed: bool
+    ) -> None:
+        super().__init__(values=like.values, several=like.several)
+        self._find = find
         self._stride = stride
+        self._listed = listed
 
     def text(self, blob: Blob, style: Style, dots: str) -> str:
-        return self._spelled(blob, Pen(style, dots, _TEXT_MAX))
+        type_ = self._find()
+        if type_ is None:
+            return super().text(blob, style, dots)
+        return self._spelled(type_, blob, Pen(style, dots, _TEXT_MAX))
 
     def document(self, blob: Blob) -> dict[str, JSON]:
         document = super().document(blob)
-        if blob.data:
-            document["typed"] = self._spelled(blob, Pen(_ALL, _DOTS, DOCUMENT_MAX))
+        type_ = self._find() if blob.data else None
+        if type_:
+            document["typed"] = self._spelled(type_, blob, Pen(_ALL, _DOTS, DOCUMENT_MAX))
         return document
 
-    def _spelled(self, blob: Blob, pen: Pen) -> str:
-        if blob.wanted <= self._stride:
-            return self._type.text(blob.data[: self._type.size], pen)
-        elements = (Member("", at, self._type) for at in range(0, blob.wanted, self._stride))
+    def _spelled(self, type_: Type, blob: Blob, pen: Pen) -> str:
+        if not self._listed:
+            return type_.text(blob.data[: type_.size], pen)
+        elements = (Member("", at, type_) for at in range(0, blob.wanted, self._stride))
         return "[" + _listed(elements, blob.data, pen) + "]"

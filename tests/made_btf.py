@@ -33,8 +33,12 @@ class MadeBtf:
         self._types.append(struct.pack("=III", self._name(name), info, third) + extra)
         return len(self._types)
 
-    def integer(self, name: str, size: int, encoding: int = 0) -> int:
-        return self.add(_INT, name, size, extra=struct.pack("=I", encoding << 24 | size * 8))
+    def integer(
+        self, name: str, size: int, encoding: int = 0, *, offset: int = 0, bits: int = 0
+    ) -> int:
+        """:param bits: those that count, behind ``offset`` others, if that is not all."""
+        about = encoding << 24 | offset << 16 | (bits or size * 8)
+        return self.add(_INT, name, size, extra=struct.pack("=I", about))
 
     def pointer(self, to: int = 0) -> int:
         return self.add(_PTR, third=to)

@@ -164,15 +164,16 @@ def btf_of_map(number: int) -> MapBtf:
         os.close(fd)
 
 
-def btf_data(number: int, most: int) -> bytes:
-    """:param most: bytes; of what is longer there are none.
+def btf_data(number: int, most: int) -> bytes | None:
+    """:param most: bytes.
+    :returns: None if it is longer.
     :raises OSError: as with maps.
     """
     fd = open_btf(number)
     try:
         size = _btf_info(fd, 0)[1]
         if size > most:
-            return b""
+            return None
         data = ctypes.create_string_buffer(size)
         _btf_info(fd, ctypes.addressof(data), size)
         return data.raw

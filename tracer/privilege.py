@@ -65,6 +65,11 @@ def require_bpf() -> None:
         ) from error
 
 
+def may_open_by_id() -> bool:
+    """Whether objects of others may be opened (``BPF_MAP_GET_FD_BY_ID`` and the like)."""
+    return bool(effective_capabilities() & _CAP_SYS_ADMIN)
+
+
 def effective_capabilities(status: str = "/proc/self/status") -> int:
     """:raises OSError: /proc is not mounted."""
     with open(status, encoding="ascii", errors="replace") as file:

@@ -163,7 +163,7 @@ class Live:
         seen = [Seen(call, self._callers.of(call, self._assembly.image(call)))
                 for call in calls]  # fmt: skip
         if self._asked:
-            self._asked.look(calls)
+            self._asked.look(calls, boottime_ns())
         self._arrived += len(calls)
         if self._recorder:
             self._recorder.calls(records)
