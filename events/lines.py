@@ -11,9 +11,10 @@ from .ecs import Origin, Parts, Shared
 from .event import Event
 from .memory import Content, InMap, Memory
 from .process import Process
+from .typed import Typed
 
 _KEPT: Final = 512  # of each kind
-_BYTES: Final = frozenset({Content, InMap})
+_BYTES: Final = frozenset({Content, InMap, Typed})
 
 # Of calls that pass the same attr, one is made into a document with these in the place of what
 # differs, and its JSON is cut there.
@@ -122,9 +123,11 @@ class JsonLines:
 
 
 def _memory(name: str, memory: Memory) -> str:
-    blob = memory.blob
-    if type(memory.content) in _BYTES and not blob.state and len(blob.data) == blob.read:
-        return f'"{name}":{{"hex":"{blob.data.hex()}","size":{blob.wanted}}}'
+    content, blob = memory
+    if type(content) in _BYTES and not blob.state and len(blob.data) == blob.read:
+        typed = content.typed(blob) if type(content) is Typed else ""
+        more = f',"typed":{ecs.json_text(typed)}' if typed else ""
+        return f'"{name}":{{"hex":"{blob.data.hex()}"{more},"size":{blob.wanted}}}'
     return f'"{name}":{ecs.json_text(memory.document())}'
 
 

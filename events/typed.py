@@ -20,7 +20,8 @@ whole strings takes no more than 32,766, and names in it are an attacker's to ch
 _TEXT_MAX: Final = 1 << 14
 _DOTS: Final = "..."
 _ALL: Final = Style(verbose=True, strings=DOCUMENT_MAX)
-_LITTLE: Final = sys.byteorder == "little"
+_ORDER: Final = sys.byteorder
+_number = int.from_bytes
 
 
 class Pen:
@@ -85,8 +86,9 @@ class Scalar(Type):
     def text(self, data: bytes, pen: Pen) -> str:
         if len(data) < self.size:
             return pen.dots
-        number = int.from_bytes(data, sys.byteorder, signed=self._signed)
-        return pen.wrote(self.spelled(number, pen.style))
+        text = self.spelled(_number(data, _ORDER, signed=self._signed), pen.style)
+        pen.left -= len(text)
+        return text
 
     def spelled(self, number: int, style: Style) -> str:
         """:param number: as it is meant: with its sign."""
@@ -159,14 +161,15 @@ class Bits(Type):
         super().__init__(max(size, (skipped + width + 7) // 8))
         self._kind = kind
         self._skipped = skipped
-        self._shift = skipped if _LITTLE else self.size * 8 - skipped - width
+        self._shift = skipped if _ORDER == "little" else self.size * 8 - skipped - width
         self._width = width
+        self._mask = (1 << width) - 1
 
     def text(self, data: bytes, pen: Pen) -> str:
         if len(data) < self.size:
             return pen.dots
-        number = int.from_bytes(data, sys.byteorder) >> self._shift & (1 << self._width) - 1
-        return pen.wrote(self._kind.spelled(self._kind.signed(number, self._width), pen.style))
+        number = self._kind.signed(_number(data, _ORDER) >> self._shift & self._mask, self._width)
+        return pen.wrote(self._kind.spelled(number, pen.style))
 
     def within(self, skipped: int, width: int) -> Type:
         # Of an int that says itself which of its bits count, these are all the same.
@@ -257,10 +260,14 @@ class Typed(InMap):
 
     def document(self, blob: Blob) -> dict[str, JSON]:
         document = super().document(blob)
-        type_ = self._find() if blob.data else None
-        if type_:
-            document["typed"] = self._spelled(type_, blob, Pen(_ALL, _DOTS, DOCUMENT_MAX))
+        if typed := self.typed(blob):
+            document["typed"] = typed
         return document
+
+    def typed(self, blob: Blob) -> str:
+        """The spelling that documents have; empty if there is none."""
+        type_ = self._find() if blob.data else None
+        return self._spelled(type_, blob, Pen(_ALL, _DOTS, DOCUMENT_MAX)) if type_ else ""
 
     def _spelled(self, type_: Type, blob: Blob, pen: Pen) -> str:
         if not self._listed:
