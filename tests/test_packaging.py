@@ -81,7 +81,9 @@ def test_the_console_script_and_the_licences(wheel: zipfile.ZipFile) -> None:
     metadata = HeaderParser().parsestr(wheel.read(about["METADATA"]).decode())
     assert metadata["Name"] == "bpfsnoop"
     required = [line for line in metadata.get_all("Requires-Dist", []) if "extra" not in line]
-    assert {line.split()[0].split(">")[0] for line in required} == {"pyyaml", "orjson", "rich"}
+    assert {line.split()[0].split(">")[0] for line in required} == {
+        "pyyaml", "orjson", "rich", "pysigma", "google-re2",
+    }  # fmt: skip
     assert len([name for name in about if "LICENSE" in name.upper() or "GPL" in name]) >= 2
 
 
