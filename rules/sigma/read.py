@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of Sigma rules -> rules, or all that is wrong with them.
+
+pySigma says what a rule means. What it does not say, or not where, is looked at first:
+lines, fields, names that nobody has, and all that a live engine cannot do.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum
+from typing import Any, Final
+
+from sigma.correlations import SigmaCorrelationRule
+from sigma.exceptions import SigmaError
+from sigma.filters import SigmaFilter
+from sigma.rule import SigmaRule
+
+from ...events.errors import Mistake, UsageError
+from ..check import mistakes as mistakes_among
+from ..check import nearest
+from ..rule import AnyOf, Correlation, Rule, from_json, to_json
+from .correlation import STAND_IN, correlation, names, shape_mistakes
+from .detection import (
+    Known,
+    condition_faults,
+    detection,
+    field_fault,
+    item_mistakes,
+    stand_in,
+)
+from .lines import Lined, documents
+
+Sigma = SigmaRule | SigmaCorrelationRule | SigmaFilter
+
+_PARSERS: Final[Mapping[str, type[Sigma]]] = {
+    "detection": SigmaRule, "correlation": SigmaCorrelationRule, "filter": SigmaFilter,
+}  # fmt: skip
+"""What a document is, by the section that it has."""
+_KEYS: Final = (
+    "author", "correlation", "date", "description", "detection", "falsepositives", "fields",
+    "filter", "id", "level", "license", "logsource", "modified", "name", "references", "related",
+    "scope", "status", "tags", "taxonomy", "title",
+)  # fmt: skip
+
+
+@dataclass
+class _Draft:
+    """A document that is, or should be, a rule or a filter."""
+
+    document: Lined
+    sigma: Sigma | None
+    """None if something is wrong with it."""
+    filters: tuple[str, ...] = ()
+
+
+def read(files: Sequence[tuple[str, str]], known: Known) -> tuple[Rule, ...]:
+    """:param files: the path and the text of each.
+    :raises UsageError: with every mistake in any of them.
+    """
+    mistakes: list[Mistake] = []
+    order = {path: at for at, (path, _) in enumerate(files)}
+    found = [one for path, text in files for one in documents(path, text, mistakes)]
+    drafts = [draft for one in found for draft in _drafts(one, known, mistakes)]
+    _filter(drafts, mistakes)
+    rules = _rules(drafts, known, mistakes)
+    mistakes += mistakes_among(rules)
+    if mistakes:
+        raise UsageError(sorted(set(mistakes), key=lambda one: (order[one.path], one.line)))
+    return rules
+
+
+# --- One document ------------------------------------------------------------------------
+
+
+def _drafts(document: Lined, known: Known, mistakes: list[Mistake]) -> list[_Draft]:
+    value = document.value
+    if not isinstance(value, Mapping):
+        mistakes.append(document.mistake("must be a rule: 'title: ...' and so on"))
+        return []
+    sections = [section for section in _PARSERS if section in value]
+    if len(sections) != 1:
+        mistakes.append(document.mistake("must have a detection, a correlation or a filter"))
+        return []
+    faults = [*_key_mistakes(document), *_field_mistakes(document, known)]
+    for key, fault in _metadata_faults(value):
+        faults.append(document.mistake(f"{key}: {fault}", key))
+        value = {**value, key: None if key != "title" else "-"}
+    broken = list(_section_mistakes(document, sections[0], known))
+    if broken:
+        value = {**value, sections[0]: _stand_in(value[sections[0]], sections[0])}
+    sigma, more = _parsed(document, value, sections[0])
+    mistakes += [*faults, *broken, *more]
+    return [_Draft(document, None if faults or broken or more else sigma)]
+
+
+def _stand_in(about: Any, section: str) -> Mapping[str, Any]:
+    if section == "correlation":
+        return STAND_IN
+    return stand_in(about if isinstance(about, Mapping) else {})
+
+
+def _key_mistakes(document: Lined) -> list[Mistake]:
+    # Sigma lets everybody add keys, so one is only wrong if it looks like one that there is.
+    return [
+        document.mistake(f"{key}: unknown{near}", key)
+        for key in document.value
+        if key not in _KEYS and (near := nearest(key, _KEYS, cutoff=0.75))
+    ]
+
+
+def _metadata_faults(value: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    # What pySigma stumbles over, or blames on the detection.
+    for key in _TEXTS:
+        if not isinstance(value.get(key, ""), str if key not in _DATES else str | date):
+            yield key, "must be text"
+    tags = value.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and "." in tag for tag in tags):
+        yield "tags", "must be a list of such as attack.t1014"
+
+
+def _field_mistakes(document: Lined, known: Known) -> list[Mistake]:
+    names = document.value.get("fields")
+    return [
+        document.mistake(f"fields: {fault}", "fields", at)
+        for at, name in enumerate(names if isinstance(names, list) else [])
+        if (fault := field_fault(str(name), known.fields, existence=True))
+    ]
+
+
+def _section_mistakes(document: Lined, section: str, known: Known) -> Iterable[Mistake]:
+    if section == "correlation":
+        yield from shape_mistakes(document, known.fields)
+        return
+    yield from item_mistakes(document, section, known)
+    about = document.value[section]
+    if isinstance(about, Mapping):
+        for fault in condition_faults(about.get("condition", "")):
+            yield document.mistake(fault, section, "condition")
+
+
+def _parsed(
+    document: Lined, value: Mapping[str, Any], section: str
+) -> tuple[Sigma | None, list[Mistake]]:
+    parser: Any = _PARSERS[section]
+    try:
+        sigma = parser.from_dict(dict(value), collect_errors=True)
+        errors = list(sigma.errors)
+        if isinstance(sigma, SigmaRule):
+            errors += _condition_errors(sigma)
+    except SigmaError as error:
+        sigma, errors = None, [error]
+    except Exception as error:  # of what it expects, it does not check all
+        fault = f"pySigma cannot read this {section}: {type(error).__name__}"
+        return None, [document.mistake(fault, section)]
+    return sigma, [document.mistake(_message(error), *_where(error, section)) for error in errors]
+
+
+def _condition_errors(sigma: SigmaRule) -> list[SigmaError]:
+    errors = []
+    for condition in getattr(sigma.detection, "parsed_condition", ()):  # none if it is broken
+        try:
+            condition.parse()
+        except SigmaError as error:
+            errors.append(error)
+    return errors
+
+
+def _message(error: SigmaError) -> str:
+    return str(error).partition("\n")[0].strip() or type(error).__name__
+
+
+def _where(error: SigmaError, section: str) -> tuple[str, ...]:
+    # SigmaLevelError is about level, SigmaReferencesError about references.
+    about = type(error).__name__.removeprefix("Sigma").removesuffix("Error").lower()
+    key = "id" if about == "identifier" else about
+    if key in _KEYS:
+        return (key,)
+    return (section, "condition") if "condition" in about else (section,)
+
+
+# --- All of them -------------------------------------------------------------------------
+
+
+def _filter(drafts: list[_Draft], mistakes: list[Mistake]) -> None:
+    # Into the conditions of the rules that filters are for.
+    rules = [(draft, draft.sigma) for draft in drafts if isinstance(draft.sigma, SigmaRule)]
+    outlines = [_outline(draft.document) for draft in drafts]
+    known = {key for rule in outlines for key in (rule.id, rule.name) if key}
+    for draft in drafts:
+        site = draft.sigma
+        if not isinstance(site, SigmaFilter):
+            continue
+        wanted = site.filter.rules
+        for reference in wanted if isinstance(wanted, list) else []:
+            name = str(reference.reference)
+            if name not in known:
+                message = f"there is no rule {name}{nearest(name, known)}"
+                mistakes.append(draft.document.mistake(message, "filter", "rules"))
+        try:
+            for filtered, rule in rules:
+                if _apply(site, rule):
+                    filtered.filters += (str(site.name or site.title),)
+        except SigmaError as error:
+            mistakes.append(draft.document.mistake(_message(error), "filter", "condition"))
+
+
+def _apply(site: SigmaFilter, rule: SigmaRule) -> bool:
+    """Whether it is for this rule.
+
+    :raises SigmaError: its condition is none.
+    """
+    before = list(rule.detection.condition)
+    site.apply_on_rule(rule)
+    if errors := _condition_errors(rule):
+        raise errors[0]
+    return rule.detection.condition != before
+
+
+def _rules(drafts: Sequence[_Draft], known: Known, mistakes: list[Mistake]) -> tuple[Rule, ...]:
+    # Of those with something wrong, as much as others may refer to.
+    rules = []
+    for draft in drafts:
+        if "filter" in draft.document.value:
+            continue
+        rule = _outline(draft.document)
+        if draft.sigma and not isinstance(draft.sigma, SigmaFilter):
+            try:
+                rule = _rule(draft.sigma, draft, known)
+            except (ValueError, RecursionError) as error:
+                section = "correlation" if "correlation" in draft.document.value else "detection"
+                message = str(error) if isinstance(error, ValueError) else "nested too deeply"
+                mistakes.append(draft.document.mistake(message, section, "condition"))
+        rules.append(rule)
+    return tuple(rules)
+
+
+def _outline(document: Lined) -> Rule:
+    about = document.value.get("correlation")
+    references = tuple(names(about.get("rules"))) if isinstance(about, Mapping) else ()
+    line = document.line("correlation", "rules")
+    body = Correlation("temporal", references, 1, 1, line=line) if references else AnyOf(())
+    name, id_ = (_text(document.value.get(key)) for key in ("name", "id"))
+    return Rule("", body, name, id_, path=document.path, line=document.line())
+
+
+def _rule(sigma: SigmaRule | SigmaCorrelationRule, draft: _Draft, known: Known) -> Rule:
+    document = draft.document
+    if isinstance(sigma, SigmaCorrelationRule):
+        body: Any = correlation(sigma, document.line("correlation", "rules"))
+    else:
+        body = detection(sigma, known.lists)
+    about: dict[str, Any] = {key: _text(getattr(sigma, key)) for key in _TEXTS}
+    about |= {key: tuple(map(_text, getattr(sigma, key) or ())) for key in _LISTS}
+    rule = Rule(body=body, filters=draft.filters, path=document.path, line=document.line(), **about)
+    from_json(to_json((rule,)))  # what the other side would not take is a mistake here
+    return rule
+
+
+_TEXTS: Final = (
+    "title", "name", "id", "level", "status", "description", "author", "date", "modified",
+)  # fmt: skip
+_DATES: Final = ("date", "modified")
+_LISTS: Final = ("tags", "references", "falsepositives", "fields")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Enum):
+        return value.name.lower()
+    return "" if value is None else str(value)
