@@ -200,6 +200,17 @@ def test_no_module_imports_itself_by_a_detour() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_nothing_but_the_child_that_reads_rules_reaches_pysigma() -> None:
+    """The daemon must not hold it: neither its memory nor its parser."""
+    graph = {
+        name: set(own_imports(name, ast.parse(path.read_text()))) for name, path in FILES.items()
+    }
+    readers = {name for name in FILES if name.startswith("rules.sigma.")}
+    users = {name for name, used in graph.items() if used & readers} - readers
+    assert users == {"tracer.rule_child"}
+    assert not [name for name, used in graph.items() if "tracer.rule_child" in used]
+
+
 def test_the_root_and_the_floors_import_nothing() -> None:
     for path in [ROOT / "__init__.py", *(FILES[name] for name in PACKAGES)]:
         tree = ast.parse(path.read_text())

@@ -24,6 +24,11 @@ def sources() -> Iterator[Path]:
     yield _ROOT / "decoders" / "uapi.py"
 
 
+def rule_sources() -> Iterator[Path]:
+    """All files that decide what is made of a file of rules."""
+    yield from sorted((_ROOT / "rules").rglob("*.py"))
+
+
 def kernel_program() -> str:
     """The source of the kernel program in one piece, as BCC wants it: what map methods such as
     ``pids.lookup()`` mean, it works out in the file that it compiles and in no other.
