@@ -45,7 +45,7 @@ ALLOWED = {
     # What reads rules, in a process of its own; rules/sigma/__init__.py says why.
     "rules.sigma.lines": {"yaml"},
     "rules.sigma.values": {"sigma.conditions", "sigma.types"},
-    "rules.sigma.detection": {"sigma.exceptions", "sigma.modifiers", "sigma.rule"},
+    "rules.sigma.detection": {"sigma.modifiers", "sigma.rule"},
     "rules.sigma.correlation": {"sigma.correlations", "sigma.exceptions", "math"},
     "rules.sigma.read": {
         "sigma.correlations",

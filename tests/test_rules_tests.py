@@ -155,6 +155,8 @@ def test_an_exclusion_by_path_has_to_be_cased() -> None:
         ({"process.pid|minute": 3}, "parts of a time"),
         ({"process.name|re": "(?=a)b"}, "invalid"),
         ({"process.name|re": r"(a)\1"}, "invalid"),
+        ({"process.name|re": None}, "must be text"),
+        ({"process.name|re": ["a", 7]}, "must be text"),
         ({"process.name|re": "a" * 1001}, "1000 characters at most"),
         ({"process.name|re": "(a{1,99}){1,99}"}, "too large|invalid|repetition"),
         ({"process.name|re|expand": "%dirs%"}, "not supported within"),

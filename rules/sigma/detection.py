@@ -4,7 +4,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sigma.exceptions import SigmaError
 from sigma.modifiers import modifier_mapping
 from sigma.rule import SigmaDetectionItem, SigmaRule
 
@@ -58,8 +57,11 @@ def _definition(document: Lined, where: Path, definition: Any, known: Known) -> 
         for key, value in definition.items():
             try:
                 _checked(key, value, known)
-            except (SigmaError, ValueError) as error:
+            except ValueError as error:  # SigmaError is one
                 yield document.mistake(f"{key}: {error}", *where, key)
+            except Exception as error:  # of what pySigma expects, it does not check all
+                fault = f"pySigma cannot read this: {type(error).__name__}"
+                yield document.mistake(f"{key}: {fault}", *where, key)
     elif isinstance(definition, list) and definition:
         for at, inner in enumerate(definition):
             yield from _definition(document, (*where, at), inner, known)
@@ -75,7 +77,10 @@ def _checked(key: str, value: Any, known: Known) -> None:
         raise ValueError("null must stand alone: use another item for it")
     if not all(one is None or isinstance(one, str | int | float) for one in values):
         raise ValueError("must be text, a number, true, false, null or a list of such")
-    for modifier in key.split("|")[1:]:
+    modifiers = key.split("|")[1:]
+    if "re" in modifiers and not all(isinstance(one, str) for one in values):
+        raise ValueError("a regular expression must be text")
+    for modifier in modifiers:
         if modifier not in modifier_mapping:
             near = nearest(modifier, modifier_mapping.keys())
             raise ValueError(f"there is no modifier {modifier}{near}")

@@ -55,14 +55,24 @@ def node(parsed: Any, lists: Lists) -> Node:
     """
     match parsed:
         case ConditionAND():
-            return All(tuple(node(part, lists) for part in parsed.args))
+            return All(tuple(_parts(parsed.args, All, lists)))
         case ConditionOR():
-            return AnyOf(tuple(node(part, lists) for part in parsed.args))
+            return AnyOf(tuple(_parts(parsed.args, AnyOf, lists)))
         case ConditionNOT():
             return Not(node(parsed.args[0], lists))
         case ConditionFieldEqualsValueExpression():
             return test(parsed.field, parsed.value, lists)
     raise ValueError("words without a field are not supported: say which field has them")
+
+
+def _parts(parsed: Sequence[Any], kind: type[All | AnyOf], lists: Lists) -> Iterator[Node]:
+    # One in another of its kind is as well a part of that.
+    for one in parsed:
+        made = node(one, lists)
+        if isinstance(made, kind):
+            yield from made.nodes
+        else:
+            yield made
 
 
 def test(field: str, value: Any, lists: Lists) -> Node:
