@@ -155,6 +155,8 @@ class Correlator:
     def __init__(self, about: Correlation) -> None:
         self._about = about
         self._span = about.timespan_s * SECOND
+        self.counts = about.kind in ("event_count", "value_count")
+        """An event counts once, however many of the rules it matches."""
         self._keys = [
             [getter(about.aliases.get(name, {}).get(rule, name)) for name in about.group_by]
             for rule in about.rules
@@ -186,6 +188,11 @@ class Correlator:
             self._held += group.size
         self._make_room()
         return found
+
+    def group(self, step: int, document: Document) -> Mapping[str, Sequence[Any]]:
+        """What tells the group of this event from others: by the names of ``group-by``."""
+        getters = zip(self._about.group_by, self._keys[step], strict=True)
+        return {name: list(values(get(document))) for name, get in getters}
 
     def _take(self, key: Hashable) -> tuple[Group, int]:
         if key in self._groups:

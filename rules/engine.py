@@ -26,7 +26,8 @@ class Match(NamedTuple):
     """``event.sequence`` of the events, as they happened; the last one is not always the one
     that was fed last."""
     matched: Mapping[str, Sequence[Any]]
-    """Field -> values of the event that was fed last; of a correlation, what it groups by."""
+    """Field -> values of the event that was fed last; of a correlation, what the events have in
+    common."""
     time_ns: int
     """When the last of the events happened."""
 
@@ -49,7 +50,6 @@ class _Entry:
     steps: tuple[_Step, ...] = ()
     silent: bool = False
     """It only serves correlations."""
-    grouped: tuple[str, ...] = ()
 
 
 class Engine:
@@ -109,18 +109,24 @@ class Engine:
 
     def _judged(self, found: Sequence[int], document: Document, time_ns: int) -> list[Match]:
         seen = Seen(time_ns, tuple(_sequences(document)))
-        matches = []
-        waiting: list[tuple[int, Seen]] = [(n, seen) for n in found]
-        for place, what in waiting:  # it grows by the correlations that have a result
-            entry = self._entries[place]
-            if not entry.silent:
-                matches.append(_match(entry, what, document))
-            for step in entry.steps:
-                correlator = self._entries[step.correlation].correlator
-                events = correlator.add(what, step.number, document) if correlator else ()
+        had: set[int] = set()  # what this event cannot add to any more
+        results = [(n, seen, _evidence(self._entries[n], document)) for n in found]
+        for place, what, _ in results:  # it grows by the correlations that have one
+            for correlation, number in self._entries[place].steps:
+                correlator = self._entries[correlation].correlator
+                if correlator is None or correlation in had:
+                    continue
+                events = correlator.add(what, number, document)
+                if events or correlator.counts:
+                    had.add(correlation)
                 if events:
-                    waiting.append((step.correlation, _together(events)))
-        return matches
+                    group = correlator.group(number, document)
+                    results.append((correlation, _together(events), group))
+        return [
+            Match(self._entries[place].rule, what.sequences, matched, what.time_ns)
+            for place, what, matched in results
+            if not self._entries[place].silent
+        ]
 
 
 def can_match(rule: Rule, action: str) -> bool:
@@ -134,7 +140,7 @@ def _can_hold(body: Node | Correlation, action: str | None) -> bool:
 
 def _entry(rule: Rule, mistakes: list[Mistake]) -> _Entry:
     if isinstance(rule.body, Correlation):
-        return _Entry(rule, correlator=Correlator(rule.body), grouped=rule.body.group_by)
+        return _Entry(rule, correlator=Correlator(rule.body))
     try:
         return _Entry(rule, condition(rule.body))
     except ValueError as error:
@@ -170,15 +176,11 @@ def _together(events: Sequence[Seen]) -> Seen:
     return Seen(events[-1].time_ns, tuple(sequences))
 
 
-def _match(entry: _Entry, seen: Seen, document: Document) -> Match:
-    matched: dict[str, list[Any]] = defaultdict(list)
-    if entry.condition:
-        pairs = entry.condition.evidence(document)
-    else:
-        pairs = iter(
-            [(name, one) for name in entry.grouped for one in values(getter(name)(document))]
-        )
-    for field, value in pairs:
-        if value not in matched[field]:
-            matched[field].append(value)
-    return Match(entry.rule, seen.sequences, dict(matched), seen.time_ns)
+def _evidence(entry: _Entry, document: Document) -> Mapping[str, Sequence[Any]]:
+    matched: dict[str, list[Any]] = {}
+    if entry.condition and not entry.silent:
+        for field, value in entry.condition.evidence(document):
+            known = matched.setdefault(field, [])
+            if value not in known:
+                known.append(value)
+    return matched

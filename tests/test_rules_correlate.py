@@ -93,6 +93,12 @@ def test_other_events_do_not_count() -> None:
     assert results(counting(rules=["load", "pin"]), steps) == [(0, 1, 2)]
 
 
+def test_an_event_counts_once_however_many_of_the_rules_it_matches() -> None:
+    other = detection({"process.pid": 1}, name="other")
+    assert results(counting(rules=["load", "other"]), _loads(0, 1, 2), other) == [(0, 1, 2)]
+    assert results(counting(rules=["load", "load"]), _loads(0, 1, 2)) == [(0, 1, 2)]
+
+
 @pytest.mark.parametrize(
     ("timespan", "apart"), [("2s", 2), ("2m", 120), ("1h", 3600), ("1d", 86_400), ("1w", 604_800)]
 )
@@ -203,6 +209,7 @@ def test_an_alias_is_another_field_for_each_rule() -> None:
     assert not engine.feed(event(2, **{**pin, "process__parent__pid": 8}, process__pid=7), 0)
     (match,) = engine.feed(event(3, **pin), 0)
     assert match.sequences == (1, 3)
+    assert match.matched == {"who": [7]}
 
 
 def test_a_correlation_can_be_part_of_another() -> None:
@@ -211,6 +218,18 @@ def test_a_correlation_can_be_part_of_another() -> None:
     about = {"type": "temporal_ordered", "rules": ["burst", "pin"], "group-by": ["process.pid"]}
     steps = [*_loads(0, 1), (2.0, "obj_pin", 2), (3.0, "obj_pin", 1)]
     assert results(about, steps, burst) == [(0, 1, 3)]
+
+
+def test_correlations_over_correlations_do_not_multiply() -> None:
+    """Each would have two results for each of those below it: a million on top."""
+    pairs = [
+        correlation(f"{side}{n}", type="temporal", rules=[f"a{n - 1}", f"b{n - 1}"],
+                    condition={"gte": 1}, generate=True)
+        for n in range(1, 21) for side in "ab"
+    ]  # fmt: skip
+    ground = [detection({"event.action": "prog_load"}, name=f"{side}0") for side in "ab"]
+    found = Engine(rules(*ground, *pairs)).feed(event(1, event__action="prog_load"), 0)
+    assert len(found) == 42
 
 
 @pytest.mark.parametrize("generate", [False, True])
