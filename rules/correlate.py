@@ -19,7 +19,7 @@ GROUPS_MAX: Final = 10_000
 """Of each correlation."""
 EVENTS_MAX: Final = 50_000
 """Of each correlation, in all of its groups together."""
-_STEP_MAX: Final = 32  # events kept of each rule whose order counts
+_STEP_MAX: Final = 16  # events kept of each rule whose order counts
 _TEXT_MAX: Final = 256
 _ITEMS_MAX: Final = 64
 
@@ -109,36 +109,50 @@ class _Temporal:
         return sorted(set(recent)) if len(recent) >= self._least else ()
 
 
+class _Link(NamedTuple):
+    """An event and those of the rules before it."""
+
+    event: Seen
+    chain: tuple[Seen, ...]
+    """Itself last; empty if there is nothing for it to follow yet."""
+
+
 class _TemporalOrdered:
     """An event of each rule, one after the other.
 
-    Looked for from the end: of each rule the last event ahead of the one that follows. If
-    that takes longer than the time span, all others do too.
+    Each event takes along what it follows: of all that it could follow, what begins last, for
+    that is the most likely to be within the time span. So events that are made in masses in
+    between can push nothing out that a chain has in it.
     """
 
     def __init__(self, about: Correlation) -> None:
         self._span = about.timespan_s * SECOND
-        self._steps: list[list[Seen]] = [[] for _ in about.rules]
+        self._steps: list[list[_Link]] = [[] for _ in about.rules]
         self.size = 0
 
     def add(self, seen: Seen, step: int, counted: Sequence[Hashable]) -> Sequence[Seen]:
-        insort(self._steps[step], seen)
-        del self._steps[step][:-_STEP_MAX]
+        insort(self._steps[step], _Link(seen, ()))
+        for at in range(step, len(self._steps)):  # also those that came before what they follow
+            self._steps[at] = [
+                self._linked(at, link) if link.event >= seen else link for link in self._steps[at]
+            ]
+        links = self._steps[step]
+        if len(links) > _STEP_MAX:
+            del links[next((at for at, link in enumerate(links) if not link.chain), 0)]
         self.size = sum(map(len, self._steps))
-        for end in reversed(self._steps[-1]):
-            chain = self._chain(end)
-            if chain and chain[-1].time_ns - chain[0].time_ns <= self._span:
-                return chain
+        for link in reversed(self._steps[-1]):
+            if link.chain and link.event.time_ns - link.chain[0].time_ns <= self._span:
+                return link.chain
         return ()
 
-    def _chain(self, end: Seen) -> list[Seen]:
-        chain = [end]
-        for events in reversed(self._steps[:-1]):
-            before = next((one for one in reversed(events) if one < chain[-1]), None)
-            if before is None:
-                return []
-            chain.append(before)
-        return chain[::-1]
+    def _linked(self, at: int, link: _Link) -> _Link:
+        if at == 0:
+            return _Link(link.event, (link.event,))
+        before = (one.chain for one in self._steps[at - 1] if one.chain and one.event < link.event)
+        best = max(before, default=())
+        if not best or (link.chain and link.chain[0] >= best[0]):
+            return link
+        return _Link(link.event, (*best, link.event))
 
 
 _GROUPS: Final[Mapping[str, Callable[[Correlation], Group]]] = {

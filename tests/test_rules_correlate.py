@@ -187,6 +187,21 @@ def test_one_after_the_other_in_time_not_in_arrival() -> None:
     )
 
 
+@pytest.mark.parametrize("flood", ["prog_load", "link_create", "obj_pin"])
+def test_a_flood_in_between_hides_no_chain(flood: str) -> None:
+    """Whoever knows the rule could make so many of its events that the first are forgotten."""
+    head = [(0.0, "obj_pin", 1), (1.0, "prog_load", 1), (2.0, "link_create", 1)]
+    masses = [(3.0 + n / 1_000, flood, 1) for n in range(1_000)]
+    assert results(ordered(rules=["pin", "load", "link", "freeze"]),
+                   [*head, *masses, (5.0, "map_freeze", 1)],
+                   detection({"event.action": "map_freeze"}, name="freeze"))  # fmt: skip
+
+
+def test_what_comes_after_it_can_arrive_before_it() -> None:
+    every = [(2.0, "obj_pin", 1), (1.0, "link_create", 1), (0.0, "prog_load", 1)]
+    assert results(ordered(), every) == [(2, 1, 0)]
+
+
 def test_an_event_does_not_follow_itself() -> None:
     about = {"type": "temporal_ordered", "rules": ["load", "load"]}
     assert results(about, _loads(0)) == []
