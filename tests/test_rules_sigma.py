@@ -287,6 +287,10 @@ def test_a_mistake_in_a_correlation_is_told(about: dict[str, Any], expected: str
     ("about", "expected"),
     [
         ("{rules: [laod], us: {user.id: 7}, condition: not us}", "4: there is no rule laod; did"),
+        ("{rules: [site], us: {user.id: 7}, condition: not us}", "4: there is no rule site"),
+        ("{rules: [all], us: {user.id: 7}, condition: not us}", "4: all is a correlation"),
+        ("{rules: [other], us: {user.id: 7}, condition: not us}", "4: other has another log"),
+        ("{rules: [], us: {user.id: 7}, condition: not us}", "4: rules: must be any"),
         ("{us: {user.id: 7}, condition: not us}", "4: Sigma filter must have a 'rules' field"),
         ("{rules: any, us: {user.idd: 7}, condition: not us}", "4: user.idd: there is no field"),
         ("{rules: any, us: {user.id: 7}, condition: not them2}", "4: Detection"),
@@ -296,7 +300,8 @@ def test_a_mistake_in_a_correlation_is_told(about: dict[str, Any], expected: str
     ],
 )
 def test_a_mistake_in_a_filter_is_told(about: str, expected: str) -> None:
-    found = mistakes(LOAD, site(about))
+    other = detection({"user.id": 0}, name="other").replace("linux", "windows")
+    found = mistakes(LOAD, site(about), other, correlation("all", type="temporal", rules=["load"]))
     assert [mistake for mistake in found if mistake.startswith(f"2.yml:{expected}")], found
 
 

@@ -137,6 +137,8 @@ def _section_mistakes(document: Lined, section: str, known: Known) -> Iterable[M
     if isinstance(about, Mapping):
         for fault in condition_faults(about.get("condition", "")):
             yield document.mistake(fault, section, "condition")
+        if section == "filter" and about.get("rules") == []:  # pySigma takes it for all
+            yield document.mistake("rules: must be any, or a list of rules", section, "rules")
 
 
 def _parsed(
@@ -185,24 +187,41 @@ def _where(error: SigmaError, section: str) -> tuple[str, ...]:
 def _filter(drafts: list[_Draft], mistakes: list[Mistake]) -> None:
     # Into the conditions of the rules that filters are for.
     rules = [(draft, draft.sigma) for draft in drafts if isinstance(draft.sigma, SigmaRule)]
-    outlines = [_outline(draft.document) for draft in drafts]
-    known = {key for rule in outlines for key in (rule.id, rule.name) if key}
     for draft in drafts:
         site = draft.sigma
         if not isinstance(site, SigmaFilter):
             continue
         wanted = site.filter.rules
-        for reference in wanted if isinstance(wanted, list) else []:
-            name = str(reference.reference)
-            if name not in known:
-                message = f"there is no rule {name}{nearest(name, known)}"
-                mistakes.append(draft.document.mistake(message, "filter", "rules"))
+        references = [str(one.reference) for one in wanted] if isinstance(wanted, list) else []
+        mistakes += [
+            draft.document.mistake(fault, "filter", "rules")
+            for reference in references
+            if (fault := _reference_fault(reference, site, drafts))
+        ]
         try:
             for filtered, rule in rules:
                 if _apply(site, rule):
                     filtered.filters += (str(site.name or site.title),)
         except SigmaError as error:
             mistakes.append(draft.document.mistake(_message(error), "filter", "condition"))
+
+
+def _reference_fault(name: str, site: SigmaFilter, drafts: Sequence[_Draft]) -> str:
+    # Whoever names a rule relies on it that its events are left out.
+    named = {
+        _text(draft.document.value.get(key)): draft
+        for draft in drafts
+        if not isinstance(draft.sigma, SigmaFilter)
+        for key in ("id", "name")
+    }
+    if not name or name not in named:
+        return f"there is no rule {name}{nearest(name, named.keys())}"
+    if "correlation" in named[name].document.value:
+        return f"{name} is a correlation: filter the rules that it is about"
+    rule = named[name].sigma
+    if isinstance(rule, SigmaRule) and rule.logsource not in site.logsource:
+        return f"{name} has another log source"
+    return ""
 
 
 def _apply(site: SigmaFilter, rule: SigmaRule) -> bool:
