@@ -66,7 +66,7 @@ LATE = {
     "rules.pattern": {"re2"},  # 3 MB, only for rules with regular expressions
     # For --version: 4 MB; what imports Rich: 3 MB; what reads classic BPF: 0.1 MB, and 0.4 MB
     # where bytecode is not kept.
-    "tracer.cli": {"metadata", "doctor", "listing"},
+    "tracer.cli": {"metadata", "doctor", "listing", "rule_table"},
     # For --strace-compat: 1 MB.
     "tracer.session": {"strace"},
     "tracer.sinks": {"strace_view"},

@@ -46,6 +46,7 @@ examples:
 subcommands:
   bpfsnoop replay FILE                  show a recording, with the same options
   bpfsnoop insns FILE                   disassemble a program
+  bpfsnoop rules check FILE...          find mistakes in Sigma rules
   bpfsnoop schema                       print the JSON Schema of the documents
   bpfsnoop doctor                       what works on this host, and what helps
 
@@ -238,6 +239,36 @@ def _insns(argv: Sequence[str]) -> int:
     return _DONE
 
 
+def _rules(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "bpfsnoop rules",
+        description="Sigma rules about bpf(2) calls. All that is wrong with them is told at once,"
+        " with file and line.",
+        epilog="exit status: 0 they are right; 2 they are not.",
+        allow_abbrev=False,
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, about in _RULE_ACTIONS.items():
+        action = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
+        action.add_argument("paths", metavar="FILE", nargs="+", help="a file, or a directory")
+        if name == "list":
+            action.add_argument("--json", action="store_true", help="a line of JSON a rule")
+    parsed = parser.parse_args(argv)
+    from . import rule_table  # noqa: PLC0415 - the engine, and what starts a parser
+
+    rules = rule_table.rules_in(parsed.paths)
+    if parsed.action == "check":
+        return _print(f"{rule_table.summary(rules)}: nothing is wrong\n".encode())
+    shown = rule_table.documents(rules) if parsed.json else rule_table.lines(rules)
+    return _print("".join(f"{line}\n" for line in shown).encode())
+
+
+_RULE_ACTIONS: Final = {
+    "check": "say what is wrong with rules",
+    "list": "show level, ATT&CK techniques, file and title of rules",
+}
+
+
 def _schema(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "bpfsnoop schema", description="Prints the JSON Schema of the documents of --json."
@@ -289,6 +320,7 @@ def _print(content: bytes) -> int:
 _SUBCOMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
     "replay": _replay,
     "insns": _insns,
+    "rules": _rules,
     "schema": _schema,
     "doctor": _doctor,
 }
