@@ -180,13 +180,14 @@ def test_bcc_is_not_needed_while_the_cache_will_do(
     ("rights", "euid", "expected"),
     [
         (ALL_RIGHTS, 0, (OK, "CAP_SYS_ADMIN and all that is of use", "")),
-        (BPF | PERFMON | PTRACE | SEARCH, 7, (OK, "CAP_BPF and all that is of use", "")),
+        (BPF | PERFMON | PTRACE | SEARCH, 7, (WARNING,
+         "without CAP_SYS_ADMIN, not known are types of keys and values", "add CAP_SYS_ADMIN")),
         (SYS_ADMIN | PTRACE, 0, (WARNING,
          "without CAP_DAC_READ_SEARCH, not known are paths of cgroups", "add CAP_DAC_READ_SEARCH")),
         (BPF | PERFMON, 7, (WARNING,
-         "without CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, not known are paths of cgroups,"
-         " directories and executables of others' processes",
-         "add CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE")),
+         "without CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE and CAP_SYS_ADMIN, not known are paths of"
+         " cgroups, directories and executables of others' processes, types of keys and values",
+         "add CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE and CAP_SYS_ADMIN")),
         (BPF, 7, (BAD, "neither CAP_SYS_ADMIN nor CAP_BPF and CAP_PERFMON", "run it with sudo")),
         (0, 0, (BAD, "neither CAP_SYS_ADMIN nor CAP_BPF and CAP_PERFMON",
          "add CAP_BPF and CAP_PERFMON, in a container with --cap-add")),

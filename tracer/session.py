@@ -83,7 +83,7 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         proc = ProcFs(cgroups=stack.enter_context(CgroupPaths()))
         source = Live(
             program, loaded, watch, proc, record=outputs.record, witness=witness,
-            map_types=_map_types(options),
+            map_types=options.map_types and privilege.may_open_by_id(),
         )  # fmt: skip
         if not targets.command:
             if not options.quiet:
@@ -179,13 +179,6 @@ def _witness(options: Config, commands: CommandSet, some: bool, stack: ExitStack
         return None
     stack.callback(witness.close)
     return witness
-
-
-def _map_types(options: Config) -> bool:
-    if options.map_types and not privilege.may_open_by_id():
-        say("keys and values of maps are shown as bytes: that takes CAP_SYS_ADMIN")
-        return False
-    return options.map_types
 
 
 def _plans(options: Config) -> dict[int, bytes]:
