@@ -234,6 +234,9 @@ RULE = "title: t\nlogsource: {product: linux}\ndetection: {a: {user.id: 0}, cond
         (RULE.replace("{user.id: 0}", "2024-01-01"), "1.yml:3: must have fields"),
         (RULE.replace("0}", "2024-01-01}"), "1.yml:3: user.id: must be text, a number"),
         (RULE.replace("0}", ".inf}"), "1.yml:3: user.id: "),
+        (RULE.replace("0}", f"{(1 << 64) - 1}}}"), "1.yml:3: user.id: pySigma rounds"),
+        (RULE.replace("0}", "[1, 0x20000000000001]}"), "1.yml:3: user.id: pySigma rounds"),
+        (RULE.replace("0}", f"0x{'f' * 9_000}}}"), "1.yml:3: user.id: pySigma rounds"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told(text: str, expected: str) -> None:

@@ -77,6 +77,8 @@ def _checked(key: str, value: Any, known: Known) -> None:
         raise ValueError("null must stand alone: use another item for it")
     if not all(one is None or isinstance(one, str | int | float) for one in values):
         raise ValueError("must be text, a number, true, false, null or a list of such")
+    if any(isinstance(one, int) and not _exact(one) for one in values):
+        raise ValueError("pySigma rounds a number that large: write it as text")
     modifiers = key.split("|")[1:]
     if "re" in modifiers and not all(isinstance(one, str) for one in values):
         raise ValueError("a regular expression must be text")
@@ -92,6 +94,14 @@ def _checked(key: str, value: Any, known: Known) -> None:
         condition(made)  # or else its pattern is none
         if fault := _fault(made, known.fields):
             raise ValueError(fault)
+
+
+def _exact(number: int) -> bool:
+    # As pySigma looks at it.
+    try:
+        return float(number) == number
+    except OverflowError:
+        return False
 
 
 def _fault(made: Node, fields: Fields) -> str:
