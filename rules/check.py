@@ -57,6 +57,11 @@ def _lost(rule: Rule, body: Correlation, known: dict[str, Rule]) -> Iterator[Mis
         elif reference not in body.rules:
             message = f"an alias is for {reference}, which is not among the correlation's rules"
             yield Mistake(message, rule.path, body.line)
+    for alias, fields in body.aliases.items():
+        for reference in dict.fromkeys(body.rules):
+            if reference not in fields:  # its events would belong to no group
+                message = f"the alias {alias} has no field for {reference}"
+                yield Mistake(message, rule.path, body.line)
 
 
 def _circles(rules: Sequence[Rule], known: dict[str, Rule]) -> Iterator[Mistake]:

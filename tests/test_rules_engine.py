@@ -198,7 +198,9 @@ KINDS: Sequence[Correlation] = [
     Correlation("event_count", ("r",), 60, 2, group_by=("user.id",)),
     Correlation("value_count", ("r",), 60, 2, fields=("a",)),
     Correlation("value_count", ("r",), 60, 2, fields=("a", "user.id")),
-    Correlation("temporal", ("r", "s"), 60, 2, group_by=("g",), aliases={"g": {"s": "a"}}),
+    Correlation(
+        "temporal", ("r", "s"), 60, 2, group_by=("g",), aliases={"g": {"r": "user.id", "s": "a"}}
+    ),
     Correlation("temporal_ordered", ("r", "s"), 60, 2),
 ]
 

@@ -271,6 +271,8 @@ LOAD = detection({"event.action": "prog_load"}, name="load")
         ({"group_by": 7}, "group-by: must be a list of fields"),
         ({"aliases": ["a"]}, "aliases: must be names"),
         ({"aliases": {"a": "user.id"}}, "a must have a field for each rule"),
+        ({"rules": ["load", "pin"], "aliases": {"a": {"load": "user.id"}}},
+         "the alias a has no field for pin"),
         ({"aliases": {"a": {"load": "user.idd"}}}, "there is no field user.idd"),
         ({"aliases": {"a": {"lod": "user.id"}}}, "there is no rule lod"),
         ({"aliases": {"a": {"pin": "user.id"}}}, "which is not among the correlation's rules"),
