@@ -112,15 +112,17 @@ def _condition(condition: Any, about: Mapping[str, Any], fields: Fields) -> Faul
         if fault := field_fault(name, fields):
             yield ("field",), fault
     try:
-        _at_least(SigmaCorrelationCondition.from_dict(dict(condition)), _most(about))
+        counted = SigmaCorrelationCondition.from_dict(dict(condition))
+        _at_least(counted, *_bounds(kind, names(about.get("rules"))))
     except (ValueError, TypeError) as error:
         yield (), str(error)
 
 
-def _most(about: Mapping[str, Any]) -> int:
-    if str(about.get("type")).startswith("temporal"):
-        return len(names(about.get("rules")))
-    return COUNT_MAX
+def _bounds(kind: str, rules: Sequence[str]) -> tuple[int, int]:
+    # Of the number that is counted to.
+    if kind == "temporal_ordered":  # else it would have to be said which may be missing
+        return len(rules), len(rules)
+    return 1, len(rules) if kind == "temporal" else COUNT_MAX
 
 
 def names(given: Any) -> Sequence[str]:
@@ -155,12 +157,12 @@ def correlation(rule: SigmaCorrelationRule, line: int) -> Correlation:
         raise ValueError("the condition must be a number")
     counted = rule.condition.fieldref or ()
     rules = tuple(reference.reference for reference in rule.rules)
-    temporal = rule.type.name.startswith("TEMPORAL")
+    kind = rule.type.name.lower()
     return Correlation(
-        kind=rule.type.name.lower(),
+        kind=kind,
         rules=rules,
         timespan_s=rule.timespan.seconds,
-        at_least=_at_least(rule.condition, len(rules) if temporal else COUNT_MAX),
+        at_least=_at_least(rule.condition, *_bounds(kind, rules)),
         group_by=tuple(rule.group_by or ()),
         aliases={
             alias.alias: {reference.reference: field for reference, field in alias.mapping.items()}
@@ -172,7 +174,7 @@ def correlation(rule: SigmaCorrelationRule, line: int) -> Correlation:
     )
 
 
-def _at_least(condition: SigmaCorrelationCondition, most: int) -> int:
+def _at_least(condition: SigmaCorrelationCondition, lowest: int, most: int) -> int:
     match condition.op.name:
         case "GTE" | "EQ":  # who counts events as they come reaches a number before the next one
             least = ceil(condition.count)
@@ -180,6 +182,6 @@ def _at_least(condition: SigmaCorrelationCondition, most: int) -> int:
             least = floor(condition.count) + 1
         case _:
             raise ValueError("must be gte, gt or eq: what has not happened yet still may")
-    if not 1 <= least <= most:
-        raise ValueError(f"must be reached at a number from 1 to {most}")
+    if not lowest <= least <= most:
+        raise ValueError(f"must be reached at a number from {lowest} to {most}")
     return least
