@@ -182,17 +182,17 @@ class Correlator:
         self.forgotten = 0
         """Groups that had to make room before their time was over: results may be missing."""
 
-    def add(self, seen: Seen, step: int, document: Document) -> Sequence[Seen]:
+    def add(self, seen: Seen, step: int, document: Document) -> Sequence[Seen] | None:
         """The events that together are what the correlation is about; mostly none.
 
-        A group that has had a result begins anew.
+        None: by this rule the event belongs to no group. A group that has had a result begins anew.
 
         :param step: number of the rule that matched, among those of the correlation.
         """
         key = self._key(document, step)
         counted = self._values(document)
         if key is None or (self._counted and not counted):
-            return ()
+            return None
         self._newest = max(self._newest, seen.time_ns)
         group, latest = self._take(key)
         self._held -= group.size

@@ -117,7 +117,7 @@ class Engine:
                 if correlator is None or correlation in had:
                     continue
                 events = correlator.add(what, number, document)
-                if events or correlator.counts:
+                if events or (events is not None and correlator.counts):
                     had.add(correlation)
                 if events:
                     group = correlator.group(number, document)

@@ -227,6 +227,18 @@ def test_an_alias_is_another_field_for_each_rule() -> None:
     assert match.matched == {"who": [7]}
 
 
+@pytest.mark.parametrize("order", [["load", "one"], ["one", "load"]])
+def test_an_event_without_the_field_of_one_rule_counts_by_another(order: list[str]) -> None:
+    about = counting(
+        2,
+        rules=order,
+        group_by=["who"],
+        aliases={"who": {"load": "process.parent.pid", "one": "process.pid"}},
+    )
+    one = detection({"process.pid": 1}, name="one")
+    assert results(about, _loads(0, 1), one) == [(0, 1)]
+
+
 def test_a_correlation_can_be_part_of_another() -> None:
     """All the events that led to it are named."""
     burst = correlation("burst", **counting(2, group_by=["process.pid"]))
