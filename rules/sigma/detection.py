@@ -80,8 +80,12 @@ def _checked(key: str, value: Any, known: Known) -> None:
     if any(isinstance(one, int) and not _exact(one) for one in values):
         raise ValueError("pySigma rounds a number that large: write it as text")
     modifiers = key.split("|")[1:]
+    if len(set(modifiers)) < len(modifiers):  # thirty times "wide" is 1 GB of text
+        raise ValueError("a modifier stands here twice")
     if "re" in modifiers and not all(isinstance(one, str) for one in values):
         raise ValueError("a regular expression must be text")
+    if "re" in modifiers and not {"startswith", "endswith"}.isdisjoint(modifiers):
+        raise ValueError("a regular expression says itself, by ^ and $, where it begins and ends")
     for modifier in modifiers:
         if modifier not in modifier_mapping:
             near = nearest(modifier, modifier_mapping.keys())
