@@ -156,6 +156,21 @@ def test_a_child_that_takes_too_much_ends_and_says_so(
     assert told.startswith("reading the rules ended early (wait status ")
 
 
+def test_limits_that_are_lower_already_are_kept(rules_dir: Path) -> None:
+    program = """
+import resource, sys
+from bpfsnoop.tracer.cache import Cache
+from bpfsnoop.tracer.rule_files import load
+resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+print(len(load(sys.argv[1:], {}, Cache(""))))
+"""
+    command = [sys.executable, "-c", program, str(rules_dir)]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-sys_resource", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n"
+
+
 def test_a_current_directory_with_modules_in_it_is_of_no_interest(
     rules_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,9 @@ _LIMITS: Final[Mapping[int, int]] = {
 
 
 def main() -> None:
-    for limit, most in _LIMITS.items():
+    for limit, wanted in _LIMITS.items():
+        _, hard = resource.getrlimit(limit)  # not everybody may raise it
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(limit, (most, most))
     json.dump(answer(json.load(sys.stdin)), sys.stdout)
 
