@@ -2,6 +2,7 @@
 """Files of rules: which are read, by whom, what is kept, and what is said if they cannot be."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,19 @@ def test_a_child_that_takes_too_much_ends_and_says_so(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (told,) = mistakes(rules_dir)
     assert told.startswith("reading the rules ended early (wait status ")
+
+
+def test_signals_of_ended_children_may_be_ignored(
+    rules_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are for all that a shell starts after trap '' CHLD."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert names(load([str(rules_dir)], {}, NOWHERE)) == ["a", "b", "c"]
+        monkeypatch.setattr(rule_files, "_CHILD", "no.such.module")
+        assert "ended early" in mistakes(rules_dir)[0]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_limits_that_are_lower_already_are_kept(rules_dir: Path) -> None:
