@@ -315,6 +315,12 @@ def test_a_mistake_in_a_filter_is_told(about: str, expected: str) -> None:
     assert [mistake for mistake in found if mistake.startswith(f"2.yml:{expected}")], found
 
 
+def test_mistakes_on_one_line_keep_their_order() -> None:
+    items = {f"user.{letter}": 0 for letter in "zyxwvutsrq"}
+    found = mistakes(detection(items))
+    assert [mistake.split(": ")[1] for mistake in found] == list(items)
+
+
 def test_two_rules_may_not_have_one_name() -> None:
     other = LOAD.replace('"Load"', '"Other"')
     assert mistakes(LOAD, other) == ["2.yml:1: another rule is called load already (1.yml:1)"]

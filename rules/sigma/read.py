@@ -66,7 +66,9 @@ def read(files: Sequence[tuple[str, str]], known: Known) -> tuple[Rule, ...]:
     rules = _rules(drafts, known, mistakes)
     mistakes += mistakes_among(rules)
     if mistakes:
-        raise UsageError(sorted(set(mistakes), key=lambda one: (order[one.path], one.line)))
+        raise UsageError(
+            sorted(dict.fromkeys(mistakes), key=lambda one: (order[one.path], one.line))
+        )
     return rules
 
 
