@@ -16,8 +16,11 @@ Matcher = Callable[[str], Any]
 
 PATTERN_MAX: Final = 1_000
 """Characters."""
-SUBJECT_MAX: Final = 16_384
-"""Characters of text that a regular expression looks at: PATH_MAX with each byte escaped."""
+SUBJECT_MAX: Final = 1 << 17
+"""Characters of text that a regular expression looks at. No document has more in one value:
+the arguments of a process are 32 KB at most, of which each byte may be escaped. Else who pads
+an argument would not be found, or take part in what a rule leaves out.
+"""
 _PROGRAM_MAX: Final = 2_000
 """Instructions; ``(a{100}){10}`` has 1000. Such a number of steps a character at worst."""
 _MEMORY_MAX: Final = 1 << 20

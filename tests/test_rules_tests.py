@@ -8,6 +8,8 @@ import pytest
 
 from bpfsnoop.events.errors import UsageError
 from bpfsnoop.rules.engine import Engine
+from bpfsnoop.rules.pattern import regular_expression
+from bpfsnoop.tracer.process import ARGS_BYTES
 from rule_texts import event, matches, rules
 
 LISTS = {"trusted": ["/usr/bin/bpftool", "/opt/agent/*"], "dirs": ["/tmp", "/dev/shm"]}
@@ -217,3 +219,12 @@ detection:
         process__executable="c" if third else "-",
     )
     assert bool(Engine(rules(text)).feed(document, 0)) is holds
+
+
+def test_padding_hides_nothing_from_a_regular_expression() -> None:
+    """The longest value of any document: an argument of 32 KB with each byte escaped."""
+    padding = "\\1" * (ARGS_BYTES - 4)
+    found = regular_expression("evil$")
+    left_out = regular_expression(r"^/opt/agent( --\w+)*$")
+    assert found(f"{padding}evil")
+    assert not left_out("/opt/agent" + " --flag" * 4_000 + " ; rm -rf /")
