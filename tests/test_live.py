@@ -112,12 +112,10 @@ def test_a_burst_of_thousands_is_complete(tmp_path: Path) -> None:
     finished = bpfsnoop_run("--json", "-o", out, "--", *bpftool)
     assert finished.status == 0
     trace = Trace.of(out.read_bytes(), validate_each=20)
-    # Where a virtual CPU may stand still, a ring refuses a record once in some twenty runs,
-    # though there is room. What matters is that it is told.
-    assert trace.seen == calls > 4000
-    assert trace.lost == calls - len(trace.events) <= calls // 1000
+    assert (trace.seen, trace.lost) == (len(trace.events), 0)
+    assert len(trace.events) == calls > 4000
     outcomes = Counter(document["event"]["outcome"] for document in trace.events)
-    assert errors - trace.lost <= outcomes["failure"] + outcomes["unknown"] <= errors
+    assert outcomes["failure"] + outcomes["unknown"] == errors
     assert PREEMPTIBLE or not outcomes["unknown"]
     assert {document["process"]["name"] for document in trace.events} == {"bpftool"}
 
