@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfsnoop.tracer.ring import Ring
+from onlooker import onlooker
 
 PAGE = mmap.PAGESIZE
 SIZE = PAGE
@@ -139,6 +140,16 @@ def test_a_reader_begins_where_the_last_one_ended(producer: Producer, ring: Ring
     another = Ring(producer.fd, SIZE)
     assert another.drain() == ([b"two"], True)
     another.close()
+
+
+def test_the_kernel_never_sees_the_position_fall_back(producer: Producer, ring: Ring) -> None:
+    """It would take the ring for full, and refuse a record."""
+    many = 100_000
+    with onlooker(producer.fd, 0, until=8 * many) as seen:
+        for _ in range(many):
+            producer.put(b"")
+            ring.drain()
+    assert seen.fallen == 0
 
 
 STEPS = st.lists(

@@ -38,6 +38,7 @@ from bpfsnoop.tracer.witness import (
     online_cpus,
     parse,
 )
+from onlooker import onlooker
 from running import NOBODY, PATIENCE_S
 
 PAGE = mmap.PAGESIZE
@@ -196,6 +197,17 @@ def ring(producer: Producer) -> Iterator[PerfRing]:
     made = PerfRing(producer.fd, SIZE)
     yield made
     made.close()
+
+
+def test_the_kernel_never_sees_the_tail_fall_back(producer: Producer, ring: PerfRing) -> None:
+    """It would take the ring for full, and lose a record."""
+    many = 100_000
+    record = lost_record(1)
+    with onlooker(producer.fd, DATA_TAIL, until=len(record) * many) as seen:
+        for _ in range(many):
+            producer.put(record)
+            ring.drain()
+    assert seen.fallen == 0
 
 
 def test_nothing_is_there_at_first(ring: PerfRing) -> None:

@@ -5,7 +5,6 @@ import mmap
 from struct import Struct
 from typing import Final
 
-_POSITION: Final = Struct("=Q")
 _HEADER: Final = Struct("=II")  # struct bpf_ringbuf_hdr: len, pg_off
 _BUSY: Final = 1 << 31  # BPF_RINGBUF_BUSY_BIT
 _DISCARD: Final = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
@@ -29,7 +28,11 @@ class Ring:
         self._mask = size - 1
         self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED)
         self._producer = mmap.mmap(fd, page + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
-        self._position = _POSITION.unpack_from(self._consumer)[0]
+        # Each is read and written as one word. Struct.pack_into() writes zeros first, and a
+        # kernel that sees those takes the ring for full.
+        self._consumed = memoryview(self._consumer).cast("Q")
+        self._produced = memoryview(self._producer)[:page].cast("Q")
+        self._position = self._consumed[0]
 
     def drain(self) -> tuple[list[bytes], bool]:
         """The records that are complete, oldest first.
@@ -41,7 +44,7 @@ class Ring:
         mask, wrap = self._mask, base + self._mask + 1
         header = _HEADER.unpack_from
         position = self._position
-        begun = _POSITION.unpack_from(pages)[0]
+        begun = self._produced[0]
         while position < begun:
             start = base + (position & mask)  # a header never wraps around: both are 8-aligned
             length = header(pages, start)[0]
@@ -57,9 +60,11 @@ class Ring:
             position += (length + _HEADER.size + 7) & ~7
         if position != self._position:
             self._position = position
-            _POSITION.pack_into(self._consumer, 0, position)
+            self._consumed[0] = position
         return records, position >= begun
 
     def close(self) -> None:
+        self._consumed.release()
+        self._produced.release()
         self._consumer.close()
         self._producer.close()

@@ -57,7 +57,6 @@ _PERF_RECORD_BPF_EVENT: Final = 18
 # struct perf_event_mmap_page
 DATA_HEAD: Final = 1024
 DATA_TAIL: Final = 1032
-_POSITION: Final = Struct("=Q")
 
 _DATA_SIZE: Final = max(32 << 10, mmap.PAGESIZE)
 _ROUNDS: Final = 16
@@ -148,7 +147,12 @@ class PerfRing:
     def __init__(self, fd: int, size: int) -> None:
         self._size = size
         self._pages = mmap.mmap(fd, mmap.PAGESIZE + size)
-        self._position: int = _POSITION.unpack_from(self._pages, DATA_TAIL)[0]
+        # Each is read and written as one word. Struct.pack_into() writes zeros first, and a
+        # kernel that sees those takes the ring for full.
+        words = memoryview(self._pages)[: mmap.PAGESIZE].cast("Q")
+        self._head, self._tail = words[DATA_HEAD // 8 :], words[DATA_TAIL // 8 :]
+        words.release()
+        self._position: int = self._tail[0]
 
     def drain(self) -> list[bytes]:
         """The records that are there, oldest first, each with its header.
@@ -156,14 +160,14 @@ class PerfRing:
         :raises WireError: these are no records. All of them are given up then, so that
             the next call begins behind them.
         """
-        begin, head = self._position, _POSITION.unpack_from(self._pages, DATA_HEAD)[0]
+        begin, head = self._position, self._head[0]
         if head == begin:
             return []
         self._position = head
         try:
             return self._between(begin, head)
         finally:
-            _POSITION.pack_into(self._pages, DATA_TAIL, head)
+            self._tail[0] = head
 
     def _between(self, position: int, head: int) -> list[bytes]:
         if not 0 < head - position <= self._size or position % 8 or head % 8:
@@ -190,6 +194,8 @@ class PerfRing:
         return piece + self._pages[mmap.PAGESIZE : mmap.PAGESIZE + over] if over > 0 else piece
 
     def close(self) -> None:
+        self._head.release()
+        self._tail.release()
         self._pages.close()
 
 
