@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from hypothesis import strategies as st
+
 from bpfsnoop.events.ecs import Document
 from bpfsnoop.rules.engine import Engine, Match
 from bpfsnoop.rules.fields import fields
@@ -62,3 +64,16 @@ def matches(items: Mapping[str, Any], document: Document, lists: Lists | None = 
 def told(found: Sequence[Match]) -> list[tuple[str, tuple[int, ...]]]:
     """Which rules matched, and by which events."""
     return [(match.rule.label, match.sequences) for match in found]
+
+
+def with_another_part(data: st.DataObject, whole: Any, parts: st.SearchStrategy[Any]) -> Any:
+    """JSON of which something, somewhere within, is replaced by one of these."""
+    part = whole
+    while True:
+        key = data.draw(st.sampled_from(range(len(part)) if isinstance(part, list) else list(part)))
+        inner = part[key]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+            break
+        part = inner
+    part[key] = data.draw(parts)
+    return whole

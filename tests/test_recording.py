@@ -29,7 +29,6 @@ from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
 from bpfsnoop.events.text import process as process_line
 from bpfsnoop.events.value import Style
 from bpfsnoop.tracer.callers import Key
-from bpfsnoop.tracer.cli import main
 from bpfsnoop.tracer.facts import Facts
 from bpfsnoop.tracer.loader import Loaded
 from bpfsnoop.tracer.recording import (
@@ -60,6 +59,7 @@ from calls import (
     without_task,
 )
 from documents import ORIGIN, VALIDATOR, checked, document_of
+from terminal import shown
 
 MAGIC = b"\x93bpfsnoop recording 1\n"
 KERNEL_NAMES = {"bpf_cmd": {0: "BPF_MAP_CREATE", 70: "BPF_MAP_TELEPORT"}}
@@ -632,16 +632,10 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-def _shown(capfd: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, list[str], str]:
-    status = main(["replay", *map(str, argv)])
-    out, err = capfd.readouterr()
-    return status, out.splitlines(), err
-
-
 def test_a_replay_shows_what_was_recorded(
     recording: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    status, lines, err = _shown(capfd, recording, "-a", "0")
+    status, lines, err = shown(capfd, "replay", recording, "-a", "0")
     assert status == 0
     who, *lines = lines
     assert who == "--- loader[1234] {uid=1000, euid=7} ---"
@@ -658,7 +652,7 @@ def test_a_replay_shows_what_was_recorded(
 def test_strictly_a_replay_of_losses_is_a_failure(
     recording: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert _shown(capfd, recording, "--strict")[0] == 3
+    assert shown(capfd, "replay", recording, "--strict")[0] == 3
 
 
 @pytest.mark.parametrize("ending", ["cut", "corrupt"])
@@ -674,7 +668,7 @@ def test_what_is_whole_is_shown_and_the_rest_told(
         data[at + 20] ^= 1
     recording.write_bytes(data)
     for options in ((), ("--json",), ("--strict",)):
-        status, lines, err = _shown(capfd, recording, *options)
+        status, lines, err = shown(capfd, "replay", recording, *options)
         assert status == 1
         assert len(lines) == 2 + (options != ("--json",))  # the process, then its calls
         assert err.startswith(f"bpfsnoop: {recording}: ")
@@ -683,7 +677,7 @@ def test_what_is_whole_is_shown_and_the_rest_told(
         if options == ("--json",):
             for line in lines:
                 VALIDATOR.validate(json.loads(line))
-    status, lines, _ = _shown(capfd, recording, "-c")
+    status, lines, _ = shown(capfd, "replay", recording, "-c")
     assert (status, len(lines)) == (1, 2 + 2 + 2)
 
 
@@ -707,7 +701,7 @@ def test_a_file_that_is_no_recording(
     """And nothing becomes of the output."""
     monkeypatch.chdir(tmp_path)
     Path("out").write_text("precious")
-    assert _shown(capfd, name, "-o", "out") == (1, [], f"bpfsnoop: {told}\n")
+    assert shown(capfd, "replay", name, "-o", "out") == (1, [], f"bpfsnoop: {told}\n")
     assert Path("out").read_text() == "precious"
 
 
@@ -716,7 +710,7 @@ def test_a_mistake_is_told_before_the_output_is_touched(
 ) -> None:
     out = tmp_path / "out"
     out.write_text("precious")
-    status, _, err = _shown(capfd, recording, "-o", out, "-e", "prog_laod")
+    status, _, err = shown(capfd, "replay", recording, "-o", out, "-e", "prog_laod")
     assert (status, out.read_text()) == (2, "precious")
     assert err == "bpfsnoop: -e prog_laod: there is no such command; did you mean prog_load?\n"
 
@@ -729,7 +723,7 @@ def test_a_recording_is_not_overwritten_by_its_replay(
     if how == "link":
         out = tmp_path / "link"
         os.link(recording, out)
-    status, _, err = _shown(capfd, recording, "-o", out)
+    status, _, err = shown(capfd, "replay", recording, "-o", out)
     assert status == 2
     assert err == f"bpfsnoop: -o {out} is the recording itself\n"
     assert recording.read_bytes() == RECORDED

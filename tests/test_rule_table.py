@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bpfsnoop.tracer.cli import main
 from rule_texts import correlation, detection
+from terminal import shown
 
 RIGHT = """\
 title: A program that writes to user memory
@@ -43,17 +43,11 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _shown(capfd: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, list[str], str]:
-    status = main(["rules", *map(str, argv)])
-    out, err = capfd.readouterr()
-    return status, out.splitlines(), err
-
-
 def test_rules_that_are_right_are_counted(
     directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    shown = ["2 rules, 1 correlation: nothing is wrong"]
-    assert _shown(capfd, "check", directory) == (0, shown, "")
+    counted = ["2 rules, 1 correlation: nothing is wrong"]
+    assert shown(capfd, "rules", "check", directory) == (0, counted, "")
 
 
 def test_all_mistakes_are_told_at_once_with_their_lines(
@@ -61,7 +55,7 @@ def test_all_mistakes_are_told_at_once_with_their_lines(
 ) -> None:
     wrong, missing = directory / "wrong.yml", directory / "missing"
     wrong.write_text(WRONG)
-    status, lines, said = _shown(capfd, "check", directory, missing)
+    status, lines, said = shown(capfd, "rules", "check", directory, missing)
     assert (status, lines) == (2, [])
     told = said.splitlines()
     assert f"bpfsnoop: {missing}: cannot read it: No such file or directory" in told
@@ -72,7 +66,7 @@ def test_all_mistakes_are_told_at_once_with_their_lines(
 
 
 def test_the_most_severe_come_first(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    status, lines, _ = _shown(capfd, "list", directory)
+    status, lines, _ = shown(capfd, "rules", "list", directory)
     assert status == 0
     level, *techniques, path = lines[0].partition(" A program")[0].split()
     assert (level, techniques, path) == (
@@ -83,7 +77,7 @@ def test_the_most_severe_come_first(directory: Path, capfd: pytest.CaptureFixtur
 
 
 def test_a_line_of_json_a_rule(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    _, lines, _ = _shown(capfd, "list", "--json", directory)
+    _, lines, _ = shown(capfd, "rules", "list", "--json", directory)
     rules = {rule["name"]: rule for rule in map(json.loads, lines)}
     assert rules["user_write"]["techniques"] == ["T1014", "T1562.001"]
     assert rules["user_write"]["level"] == "critical"
@@ -97,7 +91,7 @@ def test_a_title_cannot_write_to_the_terminal(
     text = RIGHT.format(level="low").replace("A program", '"\\e[2J')
     text = text.replace("user memory\n", 'user memory"\n', 1)
     (tmp_path / "odd.yml").write_text(text)
-    status, lines, said = _shown(capfd, "list", tmp_path)
+    status, lines, said = shown(capfd, "rules", "list", tmp_path)
     assert status == 0, said
     assert "\x1b" not in lines[0]
     assert r"\33[2J" in lines[0]

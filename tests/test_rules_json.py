@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bpfsnoop.rules.engine import Engine
 from bpfsnoop.rules.rule import All, AnyOf, Ask, Correlation, Not, Rule, from_json, to_json
+from rule_texts import with_another_part
 
 ASK = Ask("process.name", "startswith", "a", cased=True)
 RULE = Rule(
@@ -101,16 +102,8 @@ def test_any_json_is_rules_or_refused(data: Any) -> None:
 def test_rules_with_anything_in_them_are_rules_or_refused(data: st.DataObject) -> None:
     """And what is taken can be judged by."""
     whole = json.loads(json.dumps(to_json((RULE,))))
-    part: Any = whole
-    while True:
-        key = data.draw(st.sampled_from(range(len(part)) if isinstance(part, list) else list(part)))
-        inner = part[key]
-        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
-            break
-        part = inner
-    part[key] = data.draw(VALUES)
     try:
-        taken = from_json(whole)
+        taken = from_json(with_another_part(data, whole, VALUES))
     except ValueError:
         return
     Engine(taken).feed({"event": {"action": "a"}}, 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bpfsnoop.events.errors import UsageError
 from bpfsnoop.rules.engine import Engine
 from bpfsnoop.rules.rule import Correlation
-from rule_texts import correlation, detection, event, rules, told
+from rule_texts import correlation, detection, event, rules, told, with_another_part
 
 
 def mistakes(*texts: str, **lists: list[str]) -> list[str]:
@@ -385,15 +385,7 @@ def test_rules_with_anything_in_them_are_rules_or_mistakes(data: st.DataObject) 
             )
         )
     )
-    part: Any = whole
-    while True:
-        key = data.draw(st.sampled_from(range(len(part)) if isinstance(part, list) else list(part)))
-        inner = part[key]
-        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
-            break
-        part = inner
-    part[key] = data.draw(SHAPES)
-    _taken_or_told(json.dumps(whole))
+    _taken_or_told(json.dumps(with_another_part(data, whole, SHAPES)))
 
 
 @pytest.mark.parametrize(
