@@ -3,7 +3,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from ..events.ecs import Document
@@ -58,15 +58,19 @@ class Engine:
     Building one is all or nothing: whoever reloads rules keeps the old engine until the
     new one is there.
 
+    :param before: an engine that is not used any more. Correlations that are as they were
+        there go on with what they had, or else a reload would make attackers unseen.
     :raises UsageError: with every mistake in any of the rules.
     """
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], before: "Engine | None" = None) -> None:
         mistakes = list(check.mistakes(rules))
         self._entries = [_entry(rule, mistakes) for rule in rules]
         if mistakes:
             raise UsageError(mistakes)
         _wire(self._entries)
+        if before:
+            self._go_on(before)
         self._detections = [n for n, entry in enumerate(self._entries) if entry.condition]
         self._index: dict[str | None, list[int]] = {}
 
@@ -78,6 +82,12 @@ class Engine:
     def forgotten(self) -> int:
         """Groups of correlated events that had to make room: so many results may be missing."""
         return sum(entry.correlator.forgotten for entry in self._entries if entry.correlator)
+
+    def concerns(self, action: str) -> bool:
+        """Whether an event with this ``event.action`` can match any rule; else it need not be
+        made into a document."""
+        known = self._index.get(action)
+        return bool(self._candidates(action) if known is None else known)
 
     def feed(self, document: Document, time_ns: int) -> list[Match]:
         """What this event brings about: detections in the order of the rules, then correlations.
@@ -95,6 +105,13 @@ class Engine:
             return []
         found = [n for n in candidates if self._holds(n, document)]
         return self._judged(found, document, time_ns) if found else []
+
+    def _go_on(self, before: "Engine") -> None:
+        known = {entry.rule.label: entry for entry in before._entries if entry.correlator}
+        for entry in self._entries:
+            old = known.get(entry.rule.label)
+            if entry.correlator and old and _same(entry.rule.body, old.rule.body):
+                entry.correlator = old.correlator
 
     def _holds(self, place: int, document: Document) -> bool:
         judged = self._entries[place].condition
@@ -146,6 +163,13 @@ def _entry(rule: Rule, mistakes: list[Mistake]) -> _Entry:
     except ValueError as error:
         mistakes.append(Mistake(str(error), rule.path, rule.line))
         return _Entry(rule)
+
+
+def _same(one: Node | Correlation, other: Node | Correlation) -> bool:
+    # Wherever they stand in their files.
+    if not isinstance(one, Correlation) or not isinstance(other, Correlation):
+        return False
+    return replace(one, line=0) == replace(other, line=0)
 
 
 def _wire(entries: Sequence[_Entry]) -> None:

@@ -17,6 +17,8 @@ DEPTH_MAX: Final = 64
 COUNT_MAX: Final = 10_000
 """What a correlation may be asked to count to: so many events may have to be kept."""
 TIMESPAN_MAX_S: Final = 366 * 86_400
+TIMES_MAX: Final = 10_000
+"""How often an example may repeat an event."""
 
 _NUMBER: Final = (int, float)
 OPERATORS: Final[Mapping[str, tuple[type, ...]]] = {
@@ -95,6 +97,23 @@ class Correlation:
     """Where it says which rules."""
 
 
+class Step(NamedTuple):
+    """One or several events of an example."""
+
+    fields: Mapping[str, JSON]
+    """Dotted name -> a value, or several."""
+    times: int = 1
+    after_s: float = 1.0
+    """How long each comes after the event before it."""
+
+
+class Example(NamedTuple):
+    """Events that together must be found, or must not be."""
+
+    steps: tuple[Step, ...]
+    line: int
+
+
 @dataclass(frozen=True)
 class Rule:
     title: str
@@ -114,6 +133,9 @@ class Rule:
     """Those worth showing beside what matched."""
     filters: tuple[str, ...] = ()
     """Names or titles of the filters that the condition has in it already."""
+    examples: tuple[Example, ...] = ()
+    """Only whoever asked for them gets them."""
+    counterexamples: tuple[Example, ...] = ()
     path: str = ""
     line: int = 0
     """Of the file at ``path``, where the rule begins."""
@@ -155,7 +177,9 @@ def _node_json(node: Node) -> JSON:
 def _plain(value: Any) -> JSON:
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Example | Step):
+        return _plain(value._asdict())
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def from_json(data: Any) -> tuple[Rule, ...]:
@@ -192,6 +216,12 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
         return data
 
     return read
+
+
+def _seconds(data: Any) -> float:
+    if not isinstance(data, int | float) or not 0 <= data <= TIMESPAN_MAX_S:
+        raise ValueError(f"must be a number of seconds up to {TIMESPAN_MAX_S}")
+    return float(data)
 
 
 def _items(read_one: Reader, *, least: int = 0) -> Callable[[Any], tuple[Any, ...]]:
@@ -271,6 +301,14 @@ def _rule(data: Any) -> Rule:
     return Rule(**_record(_RULE, data))
 
 
+def _example(data: Any) -> Example:
+    return Example(**_record(_EXAMPLE, data))
+
+
+def _step(data: Any) -> Step:
+    return Step(**_record(_STEP, data))
+
+
 def _anything(data: Any) -> Any:
     return data
 
@@ -291,9 +329,15 @@ _CORRELATION: Final[Mapping[str, Reader]] = {
     "generate": _boolean,
     "line": _LINE,
 }
-_SPECIAL: Final[Mapping[str, Reader]] = {"body": _body, "line": _LINE} | dict.fromkeys(
-    ("tags", "references", "falsepositives", "fields", "filters"), _TEXTS
-)
+_STEP: Final[Mapping[str, Reader]] = {
+    "fields": _mapping(_anything), "times": _whole(1, TIMES_MAX), "after_s": _seconds,
+}  # fmt: skip
+_EXAMPLE: Final[Mapping[str, Reader]] = {"steps": _items(_step, least=1), "line": _LINE}
+_SPECIAL: Final[Mapping[str, Reader]] = {
+    "body": _body, "line": _LINE,
+    **dict.fromkeys(("tags", "references", "falsepositives", "fields", "filters"), _TEXTS),
+    **dict.fromkeys(("examples", "counterexamples"), _items(_example)),
+}  # fmt: skip
 _RULE: Final[Mapping[str, Reader]] = {
     one.name: _SPECIAL.get(one.name, _text) for one in fields(Rule)
 }

@@ -44,6 +44,8 @@ ALLOWED = {
     "decoders.tag": {"_sha1", "_sha256", "hashlib"},  # the first two without OpenSSL: 5 MB
     # What reads rules, in a process of its own; rules/sigma/__init__.py says why.
     "rules.sigma.lines": {"yaml"},
+    "rules.sigma.lists": {"yaml"},
+    "rules.sigma.examples": {"sigma.correlations", "sigma.exceptions"},
     "rules.sigma.values": {"sigma.conditions", "sigma.types"},
     "rules.sigma.detection": {"sigma.modifiers", "sigma.rule"},
     "rules.sigma.correlation": {"sigma.correlations", "sigma.exceptions", "math"},
@@ -64,6 +66,7 @@ LATE = {
     "decoders.tag": {"sha1", "sha256"},  # whichever is there
     "tracer.compiler": {"bcc"},
     "rules.pattern": {"re2"},  # 3 MB, only for rules with regular expressions
+    "tracer.judge": {"load"},  # what starts a parser, only with --rules
     # For --version: 4 MB; what imports Rich: 3 MB; what reads classic BPF: 0.1 MB, and 0.4 MB
     # where bytecode is not kept.
     "tracer.cli": {"metadata", "doctor", "listing", "rule_table"},

@@ -51,8 +51,9 @@ def test_defaults() -> None:
         results="all", min_duration=0, format="text", message=False, timestamps="none",
         relative=False, syscall_times=False, verbose=False, dump_insns=False, strings=32,
         constants="abbrev", strace_compat=False, descriptors=False,
-        column=40, color="auto", summary="none", quiet=False, output="", save_progs="", record="",
-        duration=0, max_events=0,
+        column=40, color="auto", summary="none", quiet=False,
+        rules=(), rule_lists={}, alert_interval=60 * 10**9, alerts_only=False,
+        output="", save_progs="", record="", duration=0, max_events=0,
         strict=False, probe="auto", witness=True, map_types=True,
         ring_size=2 << 20, max_insns=4096,
         cache="/var/cache/bpfsnoop",
@@ -158,6 +159,11 @@ SAMPLES: dict[str, list[Sample]] = {
               Sample("auto", "auto", "--color=never", "never")],
     "summary": [Sample("only", "only", "-C", "also"), Sample("also", "also", "-c", "only")],
     "quiet": [Sample("true", True, "-q", True)],
+    "rules": [Sample("[default, b]", ("default", "b"), "--rules a --rules b,c", ("a", "b,c"))],
+    "rule_lists": [Sample("{a: [b], c: ['%c%', d]}", {"a": ("b",), "c": ("%c%", "d")},
+                          "--rule-list a=b,c --rule-list d=e=f", {"a": ("b", "c"), "d": ("e=f",)})],
+    "alert_interval": [Sample("2m", 120 * 10**9, "--alert-interval 0", 0)],
+    "alerts_only": [Sample("true", True, "--alerts-only", True)],
     "output": [Sample("a", "a", "-o b", "b"), Sample("''", "", "-o b -o c", "c")],
     "save_progs": [Sample("a", "a", "--save-progs b", "b")],
     "record": [Sample("a", "a", "--record b", "b")],
@@ -176,7 +182,9 @@ SAMPLES: dict[str, list[Sample]] = {
 
 
 # What an option is nothing without.
-BESIDE = {"message": ["--json"], "descriptors": ["--strace-compat"]}
+BESIDE = {
+    "message": ["--json"], "descriptors": ["--strace-compat"], "alerts_only": ["--rules", "x"],
+}  # fmt: skip
 
 
 def test_every_option_has_a_sample() -> None:

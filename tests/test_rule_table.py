@@ -68,18 +68,23 @@ def test_all_mistakes_are_told_at_once_with_their_lines(
 def test_the_most_severe_come_first(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     status, lines, _ = shown(capfd, "rules", "list", directory)
     assert status == 0
-    level, *techniques, path = lines[0].partition(" A program")[0].split()
-    assert (level, techniques, path) == (
-        "critical", ["T1014", "T1562.001"], str(directory / "user_write.yml"),
-    )  # fmt: skip
+    level, *techniques, name = lines[0].partition(" A program")[0].split()
+    assert (level, techniques, name) == ("critical", ["T1014", "T1562.001"], "user_write")
     assert lines[0].endswith("A program that writes to user memory")
-    assert len(lines) == 3
+    assert lines[3:] == [
+        "",
+        "T1014     Rootkit                 user_write",
+        "T1562.001 Disable or Modify Tools user_write",
+    ]
 
 
 def test_a_line_of_json_a_rule(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
     _, lines, _ = shown(capfd, "rules", "list", "--json", directory)
     rules = {rule["name"]: rule for rule in map(json.loads, lines)}
-    assert rules["user_write"]["techniques"] == ["T1014", "T1562.001"]
+    assert rules["user_write"]["techniques"] == [
+        {"id": "T1014", "name": "Rootkit"},
+        {"id": "T1562.001", "name": "Disable or Modify Tools"},
+    ]
     assert rules["user_write"]["level"] == "critical"
     assert rules["often"]["kind"] == "event_count"
     assert {rule["kind"] for rule in rules.values()} == {"detection", "event_count"}

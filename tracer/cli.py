@@ -7,14 +7,15 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final
 
 from ..events.call import Totals
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
 from . import installed, session
-from .config import Config, add_doctor_options, add_options, configured
+from .config import Config, add_doctor_options, add_options, add_settings, configured
+from .judge import engine_of, judge_for
 from .names import ReplayNames
 from .pipeline import Outcome, run
 from .say import say
@@ -40,12 +41,14 @@ examples:
   bpfsnoop -p 1234 -T                   one process, with times
   bpfsnoop -e @control -z --json        what succeeded in changing BPF, for machines
   bpfsnoop -- bpftool prog show         a program and its children
+  bpfsnoop --rules default              with alerts where a rule matches
   bpfsnoop -d 10s -c                    ten seconds in a table
   bpfsnoop --record calls.rec           keep everything for 'bpfsnoop replay'
 
 subcommands:
   bpfsnoop replay FILE                  show a recording, with the same options
   bpfsnoop insns FILE                   disassemble a program
+  bpfsnoop rules list                   the rules of --rules default
   bpfsnoop rules check FILE...          find mistakes in Sigma rules
   bpfsnoop schema                       print the JSON Schema of the documents
   bpfsnoop doctor                       what works on this host, and what helps
@@ -186,6 +189,7 @@ def _replay(argv: Sequence[str]) -> int:
     add_options(parser, replay=True)
     parsed = parser.parse_args(argv)
     options = configured(parsed)
+    engine = engine_of(options)
     try:
         file = open(parsed.file, "rb")  # noqa: SIM115 - closed by the stack
     except OSError as error:
@@ -211,8 +215,8 @@ def _replay(argv: Sequence[str]) -> int:
             options, output, source.origin, several=len(options.pids) != 1, names=ReplayNames()
         )
         outcome = run(
-            source, selection, sinks, output, max_events=options.max_events,
-            listings=options.dump_insns,
+            source, selection, sinks, output, judge=judge_for(options, engine, source.origin),
+            max_events=options.max_events, listings=options.dump_insns,
         )  # fmt: skip
         return _judged(outcome, options)
 
@@ -244,28 +248,40 @@ def _rules(argv: Sequence[str]) -> int:
         "bpfsnoop rules",
         description="Sigma rules about bpf(2) calls. All that is wrong with them is told at once,"
         " with file and line.",
-        epilog="exit status: 0 they are right; 2 they are not.",
+        epilog="exit status: 0 they are right; 1 an example is not as it should be; 2 they are"
+        " not right.",
         allow_abbrev=False,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, about in _RULE_ACTIONS.items():
         action = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
-        action.add_argument("paths", metavar="FILE", nargs="+", help="a file, or a directory")
+        action.add_argument(
+            "paths", metavar="FILE", nargs="*", default=["default"],
+            help="a file, a directory, or default (which it is) for bpfsnoop's own",
+        )  # fmt: skip
         if name == "list":
             action.add_argument("--json", action="store_true", help="a line of JSON a rule")
+        add_settings(action)
     parsed = parser.parse_args(argv)
     from . import rule_table  # noqa: PLC0415 - the engine, and what starts a parser
 
-    rules = rule_table.rules_in(parsed.paths)
+    rules = rule_table.rules_in(configured(parsed), parsed.paths)
     if parsed.action == "check":
-        return _print(f"{rule_table.summary(rules)}: nothing is wrong\n".encode())
-    shown = rule_table.documents(rules) if parsed.json else rule_table.lines(rules)
-    return _print("".join(f"{line}\n" for line in shown).encode())
+        return _print_lines([f"{rule_table.summary(rules)}: nothing is wrong"])
+    if parsed.action == "test":
+        wrong, counted = rule_table.tried(rules)
+        _print_lines([*wrong, counted])
+        return _CANNOT if wrong else _DONE
+    if parsed.json:
+        return _print_lines(rule_table.documents(rules))
+    return _print_lines([*rule_table.lines(rules), "", *rule_table.coverage(rules)])
 
 
 _RULE_ACTIONS: Final = {
     "check": "say what is wrong with rules",
-    "list": "show level, ATT&CK techniques, file and title of rules",
+    "list": "show level, ATT&CK techniques, name and title of rules, then the rules of each"
+    " technique",
+    "test": "put rules to their examples and counterexamples",
 }
 
 
@@ -315,6 +331,10 @@ def _print(content: bytes) -> int:
     output.write(content)
     output.flush()
     return _DONE
+
+
+def _print_lines(lines: Iterable[str]) -> int:
+    return _print("".join(f"{line}\n" for line in lines).encode())
 
 
 _SUBCOMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {

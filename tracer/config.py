@@ -58,6 +58,10 @@ class Config:
     color: str
     summary: str
     quiet: bool
+    rules: tuple[str, ...]
+    rule_lists: Mapping[str, tuple[str, ...]]
+    alert_interval: int
+    alerts_only: bool
     output: str
     save_progs: str
     record: str
@@ -180,6 +184,28 @@ def _list(parse_one: Parser, *, commas: bool = True) -> Parser:
     return parse
 
 
+def _lists(value: Any) -> Mapping[str, tuple[str, ...]]:
+    """What names stand for in rules: a mapping, or ``NAME=ITEM,ITEM`` of the command line."""
+    if isinstance(value, list) and all(isinstance(one, str) and "=" in one for one in value):
+        split = (one.partition("=") for one in value)
+        value = {name: items.split(",") for name, _, items in split}
+    if not isinstance(value, dict):
+        raise ValueError("must be names, each with a list: NAME=ITEM,ITEM")
+    return {_list_name(name): _list_items(items) for name, items in value.items()}
+
+
+def _list_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\w+", value, re.ASCII):
+        raise ValueError("a name must be of letters, digits and _")
+    return value
+
+
+def _list_items(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(map(_text, value)):
+        raise ValueError("a list must have items, each of them text")
+    return tuple(value)
+
+
 def _split(item: Any) -> list[Any]:
     if not isinstance(item, str):
         return [item]
@@ -207,8 +233,9 @@ class Option:
     """Each time it is given adds to it."""
 
 
-WHICH, SHOWN, WHERE, WHEN, CAPTURE = (
-    "which calls", "how they are shown", "where they go", "when it ends", "capture",
+WHICH, SHOWN, JUDGED, WHERE, WHEN, CAPTURE = (
+    "which calls", "how they are shown", "what is judged", "where they go", "when it ends",
+    "capture",
 )  # fmt: skip
 
 OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
@@ -273,6 +300,18 @@ OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
         Option("quiet", _boolean, ("-q", "--quiet"), "",
                "nothing but calls, warnings and losses"),
     ),
+    JUDGED: (
+        Option("rules", _list(_path, commas=False), ("--rules",), "PATH",
+               "by these Sigma rules, with an alert below a call that one matches: default for"
+               " bpfsnoop's own, a file or a directory (repeatable)", repeats=True),
+        Option("rule_lists", _lists, ("--rule-list",), "NAME=ITEM,...",
+               "what %%NAME%% stands for in rules; %%NAME%% as an item is what it stood for"
+               " (repeatable)", repeats=True),
+        Option("alert_interval", _duration, ("--alert-interval",), "TIME",
+               "alerts of one rule and process within it become one (1m); 0 for never"),
+        Option("alerts_only", _boolean, ("--alerts-only",), "",
+               "with --rules, show alerts and no calls"),
+    ),
     WHERE: (
         Option("output", _text, ("-o", "--output"), "FILE",
                "to a file instead of standard output"),
@@ -328,7 +367,7 @@ def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> "argparse._
                 continue
             section.add_argument(*option.flags, **_argparse_action(option))
     other = parser.add_argument_group("other")
-    _add_settings(other)
+    add_settings(other)
     return other
 
 
@@ -338,10 +377,10 @@ def add_doctor_options(parser: argparse.ArgumentParser) -> None:
         if option.key in _DOCTOR:
             action = _argparse_action(option) | {"help": _DOCTOR[option.key] or option.help}
             parser.add_argument(*option.flags, **action)
-    _add_settings(parser)
+    add_settings(parser)
 
 
-def _add_settings(other: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+def add_settings(other: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
     other.add_argument(
         "--config", metavar="FILE", help="options from this file, laid out like config.yaml"
     )
@@ -391,6 +430,8 @@ def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
         yield Mistake("--strace-compat is about lines: add --message, or leave out --json")
     if values["descriptors"] and not values["strace_compat"]:
         yield Mistake("-y is strace's: add --strace-compat (BPF objects are named without it)")
+    if values["alerts_only"] and not values["rules"]:
+        yield Mistake("--alerts-only shows what rules find: add --rules default")
     if len(values["cgroups"]) > CGROUPS_MAX:
         yield Mistake(f"cgroups: must be at most {CGROUPS_MAX}")
     for key in ("output", "record"):

@@ -9,6 +9,10 @@ _ROOT: Final = Path(__file__).resolve().parent.parent
 
 DEFAULTS: Final = _ROOT / "config.yaml"
 SCHEMA: Final = _ROOT / "events" / "schema.json"
+RULES: Final = _ROOT / "rules" / "pack"
+"""Rules of our own, a file each."""
+RULE_LISTS: Final = _ROOT / "rules" / "lists.yaml"
+"""What they refer to."""
 KERNEL: Final = _ROOT / "tracer" / "kernel"
 """Where the kernel program is, and below it the headers that stand in for the kernel's."""
 WIRE: Final = _ROOT / "events"

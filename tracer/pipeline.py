@@ -2,14 +2,17 @@
 """From calls to sinks, in one loop."""
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..decoders.decode import Decoder
 from ..events.call import Totals
 from ..events.ecs import Cause
+from ..events.notice import Notice
+from ..rules.alert import Alert
 from .functions import sees_inside
 from .guard import Guard
+from .judge import Judge
 from .selection import Selection
 from .sinks import Output, Sink
 from .source import Batch, Seen, Source
@@ -40,17 +43,19 @@ def run(
     sinks: Sequence[Sink],
     output: Output,
     *,
+    judge: Judge | None = None,
     max_events: int = 0,
     listings: bool = False,
 ) -> Outcome:
     """Every call of the source, decoded, to every sink, until the source is over.
 
+    :param judge: of calls and notices, if there are rules.
     :param max_events: ends it after so many; 0 for no limit.
     :param listings: disassemble programs that are loaded.
     :raises OutputError, BrokenPipeError: the output takes no more.
     """
     collect_seldom()
-    stream = _Stream(source, selection, sinks, max_events, listings=listings)
+    stream = _Stream(source, selection, sinks, judge, max_events, listings=listings)
     for batch in source.batches():
         stream.take(batch)
         output.flush()
@@ -70,6 +75,7 @@ class _Stream:
         source: Source,
         selection: Selection,
         sinks: Sequence[Sink],
+        judge: Judge | None,
         max_events: int,
         *,
         listings: bool,
@@ -82,6 +88,7 @@ class _Stream:
         self._guard = Guard(source.own)
         self._selection = selection
         self._sinks = sinks
+        self._judge = judge
         self._max_events = max_events
         self._shown = 0
         self._sequence = 0
@@ -101,14 +108,15 @@ class _Stream:
         if self.is_full:
             return
         for notice in batch.notices if self._selection.wants_notices else ():
-            time_ns = notice.time_ns + batch.clock_offset_ns
-            sequence = self._next()
-            for sink in self._sinks:
-                sink.notice(notice, None, time_ns, sequence)
+            self._notice(notice, None, batch.clock_offset_ns)
+        if self._judge:
+            self._alerts(self._judge.due(batch.now_ns))
         if batch.totals:
             self._losses(batch.totals, final=False)
 
     def end(self, totals: Totals | None) -> None:
+        if self._judge:
+            self._alerts(self._judge.rest())
         if totals:
             self._losses(totals, final=True)
         for sink in self._sinks:
@@ -121,12 +129,25 @@ class _Stream:
         sequence = self._next()
         for sink in self._sinks:
             sink.event(event, seen.process, time_ns, sequence)
+        if self._judge:
+            self._alerts(self._judge.event(event, seen.process, time_ns=time_ns, sequence=sequence))
         notice = self._guard.noticed(event)
         if notice:
-            cause = Cause(event, seen.process, sequence)
+            self._notice(notice, Cause(event, seen.process, sequence), clock_offset_ns)
+
+    def _notice(self, notice: Notice, cause: Cause | None, clock_offset_ns: int) -> None:
+        time_ns = notice.time_ns + clock_offset_ns
+        sequence = self._next()
+        for sink in self._sinks:
+            sink.notice(notice, cause, time_ns, sequence)
+        if self._judge:
+            self._alerts(self._judge.notice(notice, cause, time_ns=time_ns, sequence=sequence))
+
+    def _alerts(self, alerts: Iterable[Alert]) -> None:
+        for alert in alerts:
             sequence = self._next()
             for sink in self._sinks:
-                sink.notice(notice, cause, notice.time_ns + clock_offset_ns, sequence)
+                sink.alert(alert, sequence)
 
     def _losses(self, totals: Totals, *, final: bool) -> None:
         self._sequence += max(0, totals.lost - self._lost)

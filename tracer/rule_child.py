@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads rules, in a process of its own; see rule_files.py, which starts it.
 
-Standard input has one JSON object: files, fields and lists. Standard output gets the rules,
-or all that is wrong with them.
+Standard input has one JSON object: files, fields, lists, our_lists and with_examples. Standard
+output gets the rules, or all that is wrong with them.
 """
 
 import json
@@ -11,9 +11,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..events.errors import UsageError
+from ..events.errors import Mistake, UsageError
 from ..rules.rule import to_json
 from ..rules.sigma.detection import Known
+from ..rules.sigma.lists import lists
 from ..rules.sigma.read import read
 
 _LIMITS: Final[Mapping[int, int]] = {
@@ -34,11 +35,14 @@ def main() -> None:
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """``rules`` in the form of rules/rule.py, or ``mistakes``."""
-    known = Known(request["fields"], request["lists"])
+    mistakes: list[Mistake] = []
+    found = lists(request["our_lists"], request["lists"], mistakes)
+    known = Known(request["fields"], found)
     try:
-        return {"rules": to_json(read(request["files"], known))}
+        rules = read(request["files"], known, with_examples=request["with_examples"])
     except UsageError as error:
-        return {"mistakes": error.mistakes}
+        mistakes += error.mistakes
+    return {"mistakes": mistakes} if mistakes else {"rules": to_json(rules)}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..events.errors import Mistake, UsageError
-from ..rules.fields import fields
+from ..rules.fields import Fields, fields
 from ..rules.rule import Rule, from_json, to_json
 from . import installed
 from .cache import Cache, Form
@@ -32,20 +32,29 @@ _CHILD: Final = f"{__package__}.rule_child"
 _SUFFIXES: Final = (".yml", ".yaml")
 _FORM: Final[Form[tuple[Rule, ...]]] = Form("rules.json", to_json, from_json)
 
+_OURS: Final = "default"
+
 Lists = Mapping[str, Sequence[str]]
 
 
-def load(paths: Sequence[str], lists: Lists, cache: Cache) -> tuple[Rule, ...]:
+def load(
+    paths: Sequence[str], lists: Lists, cache: Cache, *, with_examples: bool = False
+) -> tuple[Rule, ...]:
     """The rules in these files, in the order of the files.
 
-    :param paths: of files, or of directories with files below them that end in .yml or .yaml.
-    :param lists: what ``%name%`` stands for in rules.
+    :param paths: of files, or of directories with files below them that end in .yml or .yaml;
+        ``default`` is the directory of our own.
+    :param lists: what ``%name%`` stands for in rules, beside our own lists or in the place of
+        one of them. An item ``%name%`` stands for all that our own has.
     :raises UsageError: with every mistake in any of them.
     """
     mistakes: list[Mistake] = []
     files = list(_texts(_files(paths, mistakes), mistakes))
-    schema = json.loads(installed.SCHEMA.read_bytes())
-    request = json.dumps({"files": files, "fields": fields(schema), "lists": lists}).encode()
+    request = json.dumps({
+        "files": files, "fields": _judged_fields(), "lists": lists,
+        "our_lists": installed.RULE_LISTS.read_text(encoding="utf-8"),
+        "with_examples": with_examples,
+    }).encode()  # fmt: skip
     if mistakes:
         mistakes += _mistakes_in(_asked(request))
         raise UsageError(mistakes)
@@ -53,8 +62,15 @@ def load(paths: Sequence[str], lists: Lists, cache: Cache) -> tuple[Rule, ...]:
     return cache.get(_FORM, key, lambda: _read(request))
 
 
+def _judged_fields() -> Fields:
+    # Of all documents but alerts, which are not judged.
+    schema = json.loads(installed.SCHEMA.read_bytes())
+    kinds = [kind for kind in schema["oneOf"] if not kind["$ref"].endswith("/alert")]
+    return fields({**schema, "oneOf": kinds})
+
+
 def _files(paths: Sequence[str], mistakes: list[Mistake]) -> Iterator[Path]:
-    for path in map(Path, paths):
+    for path in (installed.RULES if path == _OURS else Path(path) for path in paths):
         if not path.is_dir():
             yield path
             continue

@@ -13,6 +13,7 @@ from ..events.errors import CannotStart
 from ..events.event import Event
 from ..events.notice import Notice
 from ..events.process import Process
+from ..rules.alert import Alert
 from .private import private_directory, write_whole
 from .say import say
 
@@ -67,6 +68,9 @@ class SavedPrograms:
         self._bytes += len(content)
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
+        pass
+
+    def alert(self, alert: Alert, sequence: int) -> None:
         pass
 
     def losses(

@@ -18,6 +18,7 @@ from .cache import Cache
 from .cgroup import CgroupPaths, cgroup_directory
 from .command import TracedCommand, find_program
 from .config import Config
+from .judge import Judge, engine_of, judge_for
 from .names import HostNames
 from .pipeline import Outcome, run
 from .process import ProcFs
@@ -60,6 +61,7 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
         )])  # fmt: skip
     commands = command_set(options.events, _commands_of_this_kernel)
     path = find_program(command_argv[0]) if command_argv else ""
+    engine = engine_of(options)
     privilege.require()
     with ExitStack() as stack:
         targets = _Targets({_pidfd(pid, stack): pid for pid in options.pids}, options.follow)
@@ -85,14 +87,15 @@ def trace(options: Config, command_argv: list[str] | None) -> Run:
             program, loaded, watch, proc, record=outputs.record, witness=witness,
             map_types=options.map_types and privilege.may_open_by_id(),
         )  # fmt: skip
+        judge = judge_for(options, engine, source.origin)
         if not targets.command:
             if not options.quiet:
                 whom = " ".join([str(targets), *_narrowed(options)])
                 say(f"tracing bpf(2) of {whom} ({_seen_by(loaded)}); Ctrl-C ends it")
-            return Run(_outcome(options, commands, targets, source, outputs), None)
+            return Run(_outcome(options, commands, targets, source, outputs, judge=judge), None)
         targets.command.open_gate()
         try:
-            outcome = _outcome(options, commands, targets, source, outputs)
+            outcome = _outcome(options, commands, targets, source, outputs, judge=judge)
         except BrokenPipeError:
             outcome = None
         except OutputError as error:
@@ -108,6 +111,8 @@ def _outcome(
     targets: "_Targets",
     source: Live,
     outputs: "_Outputs",
+    *,
+    judge: Judge | None,
 ) -> Outcome:
     # What the kernel filters by, it has filtered; of the commands that it counts
     # together, it let all through.
@@ -116,8 +121,8 @@ def _outcome(
         options, outputs.shown, source.origin, several=targets.several, names=HostNames()
     )
     outcome = run(
-        source, selection, sinks, outputs.shown, max_events=options.max_events,
-        listings=options.dump_insns,
+        source, selection, sinks, outputs.shown, judge=judge,
+        max_events=options.max_events, listings=options.dump_insns,
     )  # fmt: skip
     for output in outputs.each():
         output.flush()

@@ -20,6 +20,7 @@ from ..events.lines import JsonLines
 from ..events.notice import Notice
 from ..events.process import Process
 from ..events.value import Style, Xlat, printable
+from ..rules.alert import Alert, alert_document
 from .config import Config
 from .names import ReplayNames
 from .recent import Recent
@@ -28,6 +29,10 @@ from .say import say
 
 _BUFFER: Final = 1 << 16
 _RED, _CYAN, _DIM, _PLAIN = "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
+_LEVELS: Final[Mapping[str, str]] = {
+    "critical": "\x1b[1;31m", "high": _RED, "medium": "\x1b[33m", "low": _CYAN,
+    "informational": _DIM,
+}  # fmt: skip
 _SECOND: Final = 1_000_000_000
 _INTRODUCED_MAX: Final = 4096
 
@@ -132,6 +137,9 @@ class Sink(Protocol):
         :param time_ns: when it happened, ns since the epoch.
         """
 
+    def alert(self, alert: Alert, sequence: int) -> None:
+        """What a rule found in the event before it, or in several."""
+
     def losses(
         self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool
     ) -> None:
@@ -234,6 +242,12 @@ class TextSink:
             line = f"{_RED if integrity else _DIM}{line}{_PLAIN}"
         self._output.write(f"{line}\n".encode())
 
+    def alert(self, alert: Alert, sequence: int) -> None:
+        line = f"*** {alert.level}: {alert} [{alert.label}] ***"
+        if self._style.color:
+            line = f"{_LEVELS[alert.level]}{line}{_PLAIN}"
+        self._output.write(f"{line}\n".encode())
+
     def losses(
         self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool
     ) -> None:
@@ -320,6 +334,9 @@ class JsonSink:
         )
         self._output.write(ecs.json_line(document))
 
+    def alert(self, alert: Alert, sequence: int) -> None:
+        self._output.write(ecs.json_line(alert_document(alert, sequence=sequence)))
+
     def losses(
         self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool
     ) -> None:
@@ -327,6 +344,22 @@ class JsonSink:
         self._output.write(ecs.json_line(document))
 
     def end(self) -> None:
+        pass
+
+
+class AlertsOnly:
+    """Of what another sink would write, alerts and losses."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.alert = sink.alert
+        self.losses = sink.losses
+        self.end = sink.end
+
+    def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
+        pass
+
+    def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         pass
 
 
@@ -344,6 +377,8 @@ class SummarySink:
     """strace's ``-c`` table, a row a command, the dearest first."""
 
     output: Output
+    alone: bool = True
+    """No other sink shows what is not to be missed."""
     _sums: dict[str, _Sum] = field(default_factory=dict)
 
     def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
@@ -356,8 +391,12 @@ class SummarySink:
             row.ns += event.call.duration_ns
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
-        if notice.action == "integrity":  # it counts calls, but this is not to be missed
+        if self.alone and notice.action == "integrity":
             say(str(notice))
+
+    def alert(self, alert: Alert, sequence: int) -> None:
+        if self.alone:
+            say(f"{alert.level}: {alert}")
 
     def losses(
         self, totals: Totals, names: Mapping[int, str], sequence: int, *, final: bool
@@ -397,12 +436,14 @@ def sinks_for(
     spell = spelling(config, names)
     style = TextStyle.of(config, terminal=output.is_terminal, several=several)
     sinks: list[Sink] = []
-    if config.save_progs:
-        sinks.append(SavedPrograms(config.save_progs))
     if config.format == "json":
-        return [*sinks, JsonSink(output, origin, spell if config.message else None)]
-    if config.summary != "only":
+        sinks.append(JsonSink(output, origin, spell if config.message else None))
+    elif config.summary != "only":
         sinks.append(TextSink(output, style, spell))
+    if config.alerts_only:
+        sinks = [AlertsOnly(sink) for sink in sinks]
     if config.summary != "none":
-        sinks.append(SummarySink(output))
+        sinks.append(SummarySink(output, alone=config.summary == "only"))
+    if config.save_progs:
+        sinks.insert(0, SavedPrograms(config.save_progs))
     return sinks

@@ -48,6 +48,8 @@ class Batch(NamedTuple):
     notices: list[Notice] = []
     totals: Totals | None = None
     """What was seen and lost so far, if more was lost than when it was last told."""
+    now_ns: int = 0
+    """``CLOCK_BOOTTIME``; 0 in a replay, which has no now."""
 
 
 class End(NamedTuple):
@@ -176,7 +178,7 @@ class Live:
         totals = self._checks.losses(boottime_ns(), time.time_ns()) if seen or notices else None
         if totals and self._recorder:
             self._recorder.losses(totals)
-        return Batch(seen, self._clock_offset_ns, notices, totals)
+        return Batch(seen, self._clock_offset_ns, notices, totals, boottime_ns())
 
     def _look(self, key: Key) -> Surroundings:
         image = self._assembly.run_by(key.pid, key.start_ns, key.exec_id)

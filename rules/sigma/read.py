@@ -6,7 +6,7 @@ lines, fields, names that nobody has, and all that a live engine cannot do.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import Enum
 from typing import Any, Final
@@ -29,6 +29,8 @@ from .detection import (
     item_mistakes,
     stand_in,
 )
+from .examples import KEYS as EXAMPLES
+from .examples import example_mistakes, examples
 from .lines import Lined, documents
 
 Sigma = SigmaRule | SigmaCorrelationRule | SigmaFilter
@@ -38,6 +40,7 @@ _PARSERS: Final[Mapping[str, type[Sigma]]] = {
 }  # fmt: skip
 """What a document is, by the section that it has."""
 _KEYS: Final = (
+    *EXAMPLES,
     "author", "correlation", "date", "description", "detection", "falsepositives", "fields",
     "filter", "id", "level", "license", "logsource", "modified", "name", "references", "related",
     "scope", "status", "tags", "taxonomy", "title",
@@ -54,8 +57,11 @@ class _Draft:
     filters: tuple[str, ...] = ()
 
 
-def read(files: Sequence[tuple[str, str]], known: Known) -> tuple[Rule, ...]:
+def read(
+    files: Sequence[tuple[str, str]], known: Known, *, with_examples: bool = False
+) -> tuple[Rule, ...]:
     """:param files: the path and the text of each.
+    :param with_examples: the rules have them; else they are only looked at.
     :raises UsageError: with every mistake in any of them.
     """
     mistakes: list[Mistake] = []
@@ -63,7 +69,7 @@ def read(files: Sequence[tuple[str, str]], known: Known) -> tuple[Rule, ...]:
     found = [one for path, text in files for one in documents(path, text, mistakes)]
     drafts = [draft for one in found for draft in _drafts(one, known, mistakes)]
     _filter(drafts, mistakes)
-    rules = _rules(drafts, known, mistakes)
+    rules = _rules(drafts, known, mistakes, with_examples=with_examples)
     mistakes += mistakes_among(rules)
     if mistakes:
         raise UsageError(
@@ -84,7 +90,10 @@ def _drafts(document: Lined, known: Known, mistakes: list[Mistake]) -> list[_Dra
     if len(sections) != 1:
         mistakes.append(document.mistake("must have a detection, a correlation or a filter"))
         return []
-    faults = [*_key_mistakes(document), *_field_mistakes(document, known)]
+    faults = [
+        *_key_mistakes(document), *_field_mistakes(document, known),
+        *example_mistakes(document, known.fields),
+    ]  # fmt: skip
     for key, fault in _metadata_faults(value):
         faults.append(document.mistake(f"{key}: {fault}", key))
         value = {**value, key: None if key != "title" else "-"}
@@ -238,7 +247,9 @@ def _apply(site: SigmaFilter, rule: SigmaRule) -> bool:
     return rule.detection.condition != before
 
 
-def _rules(drafts: Sequence[_Draft], known: Known, mistakes: list[Mistake]) -> tuple[Rule, ...]:
+def _rules(
+    drafts: Sequence[_Draft], known: Known, mistakes: list[Mistake], *, with_examples: bool
+) -> tuple[Rule, ...]:
     # Of those with something wrong, as much as others may refer to.
     rules = []
     for draft in drafts:
@@ -248,6 +259,9 @@ def _rules(drafts: Sequence[_Draft], known: Known, mistakes: list[Mistake]) -> t
         if draft.sigma and not isinstance(draft.sigma, SigmaFilter):
             try:
                 rule = _rule(draft.sigma, draft, known)
+                if with_examples:
+                    good, bad = (examples(draft.document, key) for key in EXAMPLES)
+                    rule = replace(rule, examples=good, counterexamples=bad)
             except (ValueError, RecursionError) as error:
                 section = "correlation" if "correlation" in draft.document.value else "detection"
                 message = str(error) if isinstance(error, ValueError) else "nested too deeply"

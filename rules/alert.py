@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matches as ECS documents: what somebody needs who reads one alert and nothing else."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from ..events.ecs import Document
+from ..events.value import printable
+from . import attack
+from .document import getter, text, values
+from .rule import Correlation, Rule
+
+SEVERITIES: Final[Mapping[str, int]] = {
+    "critical": 99, "high": 73, "medium": 47, "low": 21, "informational": 1, "": 1,
+}  # fmt: skip
+"""``event.severity`` of each level of Sigma's, on the scale from 0 to 100 that SIEMs have."""
+
+_COPIED: Final = ("@timestamp", "ecs", "host", "process", "user", "container", "orchestrator")
+_LARGE: Final = ("memory", "attr", "attr_after", "attr_trailing")
+"""Parts of ``bpf`` that the document of the event has: ``bpf.alert.events`` says which one."""
+_KNOWN: Final = ("event.action", "event.outcome", "event.kind", "event.module")
+"""Fields that the line for people leaves out: the line of the call above it has them."""
+_EVENTS_MAX: Final = 32
+_VALUES_MAX: Final = 32
+_SHOWN_VALUES: Final = 3
+_SHOWN_FIELDS: Final = 4
+_SHOWN_TEXT: Final = 100
+
+
+class Alert(NamedTuple):
+    """What a rule found: one match of it, or many that are told as one."""
+
+    rule: Rule
+    document: Document
+    """Of the event that completed the match; of several, of the last one."""
+    matched: Mapping[str, Sequence[Any]]
+    """Field -> values that made the rule match; of a correlation, what the events share."""
+    events: tuple[int, ...]
+    """``event.sequence`` of those that caused it, at most 32: the last ones."""
+    time_ns: int
+    """When the last of them happened, ``CLOCK_BOOTTIME``."""
+    matches: int = 1
+    """How many matches it stands for, besides those that were told before."""
+    since: str = ""
+    """``@timestamp`` of the first of several."""
+    processes: int = 1
+    """In how many processes: 1, or of a rule that floods in many of them, 0 for unknown."""
+
+    @property
+    def level(self) -> str:
+        """Sigma's; a rule that has none is informational."""
+        return self.rule.level or "informational"
+
+    @property
+    def label(self) -> str:
+        """Which rule it was, and the techniques that it is about."""
+        techniques = (" ".join(technique) for technique in attack.techniques(self.rule.tags))
+        return ", ".join([_printable(self.rule.label), *techniques])
+
+    def __str__(self) -> str:
+        """One line for people: what happened, by which facts, who it was."""
+        parts = [_printable(self.rule.title), *_facts(self), *_who(self)]
+        return "; ".join(filter(None, parts))
+
+
+def latest(events: Sequence[int]) -> tuple[int, ...]:
+    """As many as an alert names."""
+    return tuple(events[-_EVENTS_MAX:])
+
+
+def alert_document(alert: Alert, *, sequence: int) -> Document:
+    """:param sequence: number of the alert in its stream."""
+    event = alert.document
+    about: Document = {
+        "kind": "alert",
+        "module": "bpfsnoop",
+        "dataset": "bpfsnoop.alert",
+        "action": _text(event, "event.action"),
+        "category": ["intrusion_detection"],
+        "type": ["info"],
+        "severity": SEVERITIES[alert.level],
+        "sequence": sequence,
+    }
+    if outcome := _text(event, "event.outcome"):
+        about["outcome"] = outcome
+    if alert.since:
+        about |= {"start": alert.since, "end": event["@timestamp"]}
+    document: Document = {key: event[key] for key in _COPIED if key in event}
+    document |= {"event": about, "message": str(alert), "rule": _rule(alert.rule)}
+    if threat := _threat(alert.rule):
+        document["threat"] = threat
+    bpf = event.get("bpf", {})
+    document["bpf"] = {key: bpf[key] for key in bpf if key not in _LARGE}
+    document["bpf"]["alert"] = _found(alert)
+    return document
+
+
+def _found(alert: Alert) -> Document:
+    found: Document = {
+        "level": alert.level,
+        "matched": [
+            {"field": field, "values": _texts(found)} for field, found in alert.matched.items()
+        ],
+        "events": list(alert.events),
+        "matches": alert.matches,
+    }
+    if alert.processes != 1:
+        found["many_processes"] = True
+    if isinstance(alert.rule.body, Correlation):
+        found["correlation"] = alert.rule.body.kind
+    return found
+
+
+def _rule(rule: Rule) -> Document:
+    about: Document = {"name": rule.label, "description": rule.title}
+    if rule.id:
+        about["id"] = rule.id
+    if rule.author:
+        about["author"] = rule.author
+    if rule.references:
+        about["reference"] = rule.references[0]
+    return {key: _printable(value) for key, value in about.items()}
+
+
+def _threat(rule: Rule) -> Document:
+    threat: Document = {}
+    if techniques := attack.techniques(rule.tags):
+        threat["technique"] = {
+            "id": [technique.id for technique in techniques],
+            "name": [technique.name for technique in techniques],
+        }
+    if tactics := attack.tactics(rule.tags):
+        threat["tactic"] = {"name": tactics}
+    return {"framework": "MITRE ATT&CK", **threat} if threat else {}
+
+
+# --- For people --------------------------------------------------------------------------
+
+
+def _facts(alert: Alert) -> Iterator[str]:
+    if alert.matches > 1:
+        yield f"{alert.matches} times"
+    elif isinstance(alert.rule.body, Correlation):
+        yield f"{len(alert.events)} event{'s' * (len(alert.events) != 1)}"
+    shown: dict[str, Sequence[Any]] = {
+        field: found for field, found in alert.matched.items() if field not in _KNOWN
+    }
+    for field in alert.rule.fields:
+        if field not in shown and (there := list(values(getter(field)(alert.document)))):
+            shown[field] = there
+    for field, found in list(shown.items())[:_SHOWN_FIELDS]:
+        yield f"{field}={_several(found)}"
+
+
+def _several(found: Sequence[Any]) -> str:
+    texts = [_shortened(one) for one in _texts(found[:_SHOWN_VALUES])]
+    return ",".join(texts) + (",..." if len(found) > _SHOWN_VALUES else "")
+
+
+def _who(alert: Alert) -> Iterator[str]:
+    event = alert.document
+    if alert.processes != 1:
+        yield "in many processes"
+        return
+    pid = _text(event, "process.pid")
+    if not pid:
+        return
+    yield " ".join(filter(None, [
+        f"{_text(event, 'process.name')}[{pid}]",
+        _shortened(_text(event, "process.executable")),
+        f"user {user}" if (user := _text(event, "user.id")) else "",
+        f"container {_text(event, 'container.id')[:12]}" if "container" in event else "",
+    ]))  # fmt: skip
+
+
+def _texts(found: Iterable[Any]) -> list[str]:
+    spelled = (text(value) for value in found)
+    return [one for one in spelled if one is not None][:_VALUES_MAX]
+
+
+def _text(document: Document, field: str) -> str:
+    return text(getter(field)(document)) or ""
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= _SHOWN_TEXT else value[:_SHOWN_TEXT] + "..."
+
+
+def _printable(words: str) -> str:
+    # The author of a rule may have used any letters.
+    return printable(words.encode("utf-8", "replace"))

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same alert again and again: told once, and then how often it came."""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .alert import Alert, latest
+from .document import getter
+from .rule import Rule
+
+PROCESSES_MAX: Final = 20
+"""Alerts of one rule, each of another process, that are told within the interval."""
+_ANY: Final = "any"  # in the place of a process, for the others
+
+_entity: Final = getter("process.entity_id")
+_pid: Final = getter("process.pid")
+_start: Final = getter("process.start")
+
+
+@dataclass
+class _Told:
+    """What one rule found in one process, since an alert was told."""
+
+    rule: Rule
+    since_ns: int
+    held: Alert | None = None
+    """Those after it, as one."""
+
+    def hold(self, alert: Alert) -> None:
+        if self.held is None:
+            self.held = alert._replace(since=str(alert.document["@timestamp"]))
+            return
+        events = latest(tuple(dict.fromkeys((*self.held.events, *alert.events))))
+        self.held = alert._replace(
+            events=events, matches=self.held.matches + alert.matches, since=self.held.since
+        )
+
+
+class Flood:
+    """Lets the first alert of a rule and process through, and holds back those that follow.
+
+    What was held back is told as one alert when the interval is over. A rule that finds
+    something in ever more processes has the same done to it as a whole, so nobody can hide
+    one alert among thousands, or fill the memory with what is held back.
+
+    :param interval_ns: 0: everything is let through.
+    """
+
+    def __init__(self, interval_ns: int) -> None:
+        self._interval_ns = interval_ns
+        self._told: OrderedDict[Hashable, _Told] = OrderedDict()  # oldest first
+        self._processes: dict[int, int] = {}
+
+    def take(self, alert: Alert) -> Sequence[Alert]:
+        """What is to be told now: this one or not, and before it what has waited long enough."""
+        if not self._interval_ns:
+            return [alert]
+        due = list(self.due(alert.time_ns))
+        rule = id(alert.rule)
+        key = rule, _process(alert)
+        if key not in self._told and self._processes.get(rule, 0) >= PROCESSES_MAX:
+            key = rule, _ANY
+        told = self._told.get(key)
+        if told is None:
+            self._told[key] = _Told(alert.rule, alert.time_ns)
+            self._processes[rule] = self._processes.get(rule, 0) + 1
+            if key[1] != _ANY:
+                return [*due, alert]
+            told = self._told[key]
+        told.hold(alert if key[1] != _ANY else alert._replace(processes=0))
+        return due
+
+    def due(self, now_ns: int) -> Iterator[Alert]:
+        """What has waited long enough.
+
+        :param now_ns: by the clock of ``Alert.time_ns``.
+        """
+        while self._told:
+            key, told = next(iter(self._told.items()))
+            if now_ns - told.since_ns < self._interval_ns:
+                return
+            del self._told[key]
+            if told.held is None:
+                self._forget(id(told.rule))
+            else:
+                yield told.held
+                # It goes on: the next ones wait again.
+                self._told[key] = _Told(told.rule, now_ns)
+
+    def rest(self) -> Iterator[Alert]:
+        """What still waits, at the end."""
+        for told in self._told.values():
+            if told.held is not None:
+                yield told.held
+        self._told.clear()
+        self._processes.clear()
+
+    def _forget(self, rule: int) -> None:
+        self._processes[rule] -= 1
+        if not self._processes[rule]:
+            del self._processes[rule]
+
+
+def _process(alert: Alert) -> Any:
+    document = alert.document
+    return _entity(document) or (_pid(document), _start(document))
