@@ -2,6 +2,7 @@
 """Matches as ECS documents: what somebody needs who reads one alert and nothing else."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from ..events.ecs import Document
@@ -18,8 +19,12 @@ SEVERITIES: Final[Mapping[str, int]] = {
 _COPIED: Final = ("@timestamp", "ecs", "host", "process", "user", "container", "orchestrator")
 _LARGE: Final = ("memory", "attr", "attr_after", "attr_trailing")
 """Parts of ``bpf`` that the document of the event has: ``bpf.alert.events`` says which one."""
-_KNOWN: Final = ("event.action", "event.outcome", "event.kind", "event.module")
-"""Fields that the line for people leaves out: the line of the call above it has them."""
+_KNOWN: Final = (
+    "event.action", "event.outcome", "event.kind", "event.module", "process.entity_id",
+    "process.pid", "process.name", "process.executable", "user.id",
+)  # fmt: skip
+"""Fields that the line for people leaves out, because they are in it anyway, or in that of the
+call above it."""
 _EVENTS_MAX: Final = 32
 _VALUES_MAX: Final = 32
 _SHOWN_VALUES: Final = 3
@@ -148,8 +153,8 @@ def _facts(alert: Alert) -> Iterator[str]:
     for field in alert.rule.fields:
         if field not in shown and (there := list(values(getter(field)(alert.document)))):
             shown[field] = there
-    for field, found in list(shown.items())[:_SHOWN_FIELDS]:
-        yield f"{field}={_several(found)}"
+    told = ((field, _several(found)) for field, found in shown.items())
+    yield from islice((f"{field}={text}" for field, text in told if text), _SHOWN_FIELDS)
 
 
 def _several(found: Sequence[Any]) -> str:

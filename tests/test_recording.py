@@ -59,6 +59,7 @@ from calls import (
     without_task,
 )
 from documents import ORIGIN, VALIDATOR, checked, document_of
+from rule_texts import detection
 from terminal import shown
 
 MAGIC = b"\x93bpfsnoop recording 1\n"
@@ -727,3 +728,56 @@ def test_a_recording_is_not_overwritten_by_its_replay(
     assert status == 2
     assert err == f"bpfsnoop: -o {out} is the recording itself\n"
     assert recording.read_bytes() == RECORDED
+
+
+# --- Rules -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_loader(tmp_path: Path) -> Path:
+    path = tmp_path / "by_loader.yml"
+    path.write_text(detection({"process.name|cased|expand": "%loaders%"}, name="by_loader"))
+    return path
+
+
+def test_a_replay_is_judged(
+    recording: Path, by_loader: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first alert below its call, and at the end how often it came again."""
+    options = ("--rules", by_loader, "--rule-list", "loaders=loader,other")
+    status, lines, _ = shown(capfd, "replay", recording, *options)
+    assert status == 0
+    found = [at for at, line in enumerate(lines) if line.startswith("*** informational: By_loa")]
+    assert "BPF_MAP_CREATE" in lines[found[0] - 1]
+    assert "; 2 times;" in lines[found[1]]
+    assert found == [2, len(lines) - 1]
+    _, only, _ = shown(capfd, "replay", recording, *options, "--alerts-only")
+    assert only == [lines[at] for at in found]
+    each = shown(capfd, "replay", recording, *options, "--alerts-only", "--alert-interval", "0")
+    assert len(each[1]) == 3
+
+
+def test_rules_that_are_wrong_end_a_replay_before_it_begins(
+    recording: Path, by_loader: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.yml"
+    broken.write_text(detection({"event.acton": "x"}))
+    status, lines, err = shown(
+        capfd, "replay", recording, "--rules", by_loader, "--rules", broken,
+        "--rule-list", "mine=%trusted_bpf_loader%",
+    )  # fmt: skip
+    assert (status, lines) == (2, [])
+    assert err.splitlines() == [
+        "bpfsnoop: rule_lists: mine: there is no list trusted_bpf_loader;"
+        " did you mean trusted_bpf_loaders?",
+        f"bpfsnoop: {by_loader}:1: process.name|cased|expand: there is no list loaders",
+        f"bpfsnoop: {broken}:1: event.acton: there is no field event.acton;"
+        " did you mean event.action?",
+    ]
+
+
+def test_alerts_only_is_nothing_without_rules(
+    recording: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = "bpfsnoop: --alerts-only shows what rules find: add --rules default\n"
+    assert shown(capfd, "replay", recording, "--alerts-only") == (2, [], said)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bpfsnoop.events import ecs
 from bpfsnoop.events.call import COMMON_ATTRS, Call, CallFlag, CommandCount, Totals
 from bpfsnoop.events.ecs import Cause
 from bpfsnoop.events.errors import OutputError
@@ -23,11 +24,15 @@ from bpfsnoop.events.notice import Notice, Reason
 from bpfsnoop.events.object import Described
 from bpfsnoop.events.process import Process
 from bpfsnoop.events.value import Style, Xlat
+from bpfsnoop.rules.alert import Alert
+from bpfsnoop.rules.rule import Ask, Rule
 from bpfsnoop.tracer import sinks
 from bpfsnoop.tracer.config import configured
 from bpfsnoop.tracer.names import ReplayNames
+from bpfsnoop.tracer.saved import SavedPrograms
 from bpfsnoop.tracer.say import say
 from bpfsnoop.tracer.sinks import (
+    AlertsOnly,
     JsonSink,
     Output,
     SummarySink,
@@ -438,6 +443,78 @@ def test_the_sinks_that_options_ask_for(
     made[0].event(DECODER.decode(FREEZE), WHO, NOON, 1)
     output.flush()
     assert (b'"message":' in path.read_bytes()) == ("message" in options)
+
+
+# --- Alerts --------------------------------------------------------------------------------
+
+FROZEN = Alert(
+    Rule("Frozen", Ask("event.action", "exists", value=True), "frozen", level="high",
+         tags=("attack.t1014",)),
+    {"@timestamp": "2026-11-22T03:18:13.639159083Z", "ecs": {"version": "8.17.0"},
+     "event": {"action": "map_freeze", "outcome": "success"}, "host": ecs.host_document(ORIGIN),
+     "bpf": {"probe": "fentry"}},
+    {}, (3,), 0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("level", ["critical", "high", "medium", "low", "informational"])
+def test_an_alert_is_a_line_in_the_colour_of_its_level(
+    path: Path, output: Output, level: str
+) -> None:
+    alert = FROZEN._replace(rule=replace(FROZEN.rule, level=level))
+    TextSink(output, PLAIN).alert(alert, 2)
+    TextSink(output, replace(PLAIN, color=True)).alert(alert, 2)
+    output.flush()
+    plain, colored = path.read_text().splitlines()
+    assert plain == f"*** {level}: Frozen [frozen, T1014 Rootkit] ***"
+    assert re.fullmatch(rf"(\x1b\[[0-9;]+m){re.escape(plain)}\x1b\[0m", colored)
+
+
+def test_levels_have_colours_of_their_own(path: Path, output: Output) -> None:
+    sink = TextSink(output, replace(PLAIN, color=True))
+    for level in ("critical", "high", "medium", "low"):
+        sink.alert(FROZEN._replace(rule=replace(FROZEN.rule, level=level)), 2)
+    output.flush()
+    assert len({line.partition("m")[0] for line in path.read_text().splitlines()}) == 4
+
+
+def test_an_alert_is_a_document(path: Path, output: Output) -> None:
+    JsonSink(output, ORIGIN, None).alert(FROZEN, 2)
+    output.flush()
+    document = json.loads(path.read_bytes())
+    VALIDATOR.validate(document)
+    assert (document["event"]["kind"], document["event"]["sequence"]) == ("alert", 2)
+
+
+@pytest.mark.parametrize(("alone", "said"), [(True, 1), (False, 0)])
+def test_beside_a_table_alerts_are_told_once(
+    output: Output, capfd: pytest.CaptureFixture[str], alone: bool, said: int
+) -> None:
+    SummarySink(output, alone=alone).alert(FROZEN, 2)
+    assert capfd.readouterr().err == "bpfsnoop: high: Frozen\n" * said
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_alerts_may_be_all_that_is_shown(path: Path, output: Output, format_: str) -> None:
+    options = replace(DEFAULTS, format=format_, rules=("default",), alerts_only=True)
+    (sink,) = sinks_for(options, output, ORIGIN, several=True, names=ReplayNames())
+    sink.event(DECODER.decode(FREEZE), WHO, NOON, 1)
+    sink.notice(Notice(Reason.WITNESS_GONE, 5, probe="gone"), None, NOON, 2)
+    sink.alert(FROZEN, 3)
+    sink.losses(Totals({3: CommandCount(5, 1, 0)}, 0, 0, 0, 0), {}, 4, final=False)
+    sink.end()
+    output.flush()
+    lines = path.read_text().splitlines()
+    assert len(lines) == 2
+    assert "Frozen" in lines[0]
+
+
+def test_programs_are_saved_though_only_alerts_are_shown(output: Output, tmp_path: Path) -> None:
+    options = replace(
+        DEFAULTS, rules=("default",), alerts_only=True, save_progs=str(tmp_path / "kept")
+    )
+    made = sinks_for(options, output, ORIGIN, several=True, names=ReplayNames())
+    assert [*map(type, made)] == [SavedPrograms, AlertsOnly]
 
 
 # --- Documents ---------------------------------------------------------------------------
