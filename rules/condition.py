@@ -230,7 +230,7 @@ def _contains(test: Ask) -> Asked:
 
 
 def _like(test: Ask) -> Asked:
-    return _of_text(wildcards(str(test.value), cased=test.cased), cased=True)
+    return _of_text(wildcards(_folded(test)), cased=test.cased)
 
 
 def _matches(test: Ask) -> Asked:

@@ -243,9 +243,13 @@ class Correlator:
 def _kept(found: Any) -> Hashable | None:
     # In a form that takes little room, whatever an attacker calls his files.
     if isinstance(found, list):
-        items = [_kept(one) for one in list(values(found))[:_ITEMS_MAX]]
-        return tuple(items) if items and None not in items else None
+        items = [text(one) for one in values(found)]
+        if not items or None in items:
+            return None
+        kept = tuple(items)
+        short = sum(len(one or "") for one in items) + len(items) <= _TEXT_MAX
+        return kept if short else (len(kept), hash(kept))
     spelled = text(found)
     if spelled is None or len(spelled) <= _TEXT_MAX:
         return spelled
-    return spelled[:_TEXT_MAX], len(spelled), hash(spelled)
+    return len(spelled), hash(spelled)

@@ -35,7 +35,7 @@ def escaped(literal: str) -> str:
     return re.sub(r"([*?\\])", r"\\\1", literal)
 
 
-def wildcards(pattern: str, *, cased: bool) -> Matcher:
+def wildcards(pattern: str) -> Matcher:
     """``*`` is any text, ``?`` any character, ``\\`` goes before one that is neither.
 
     The whole text has to match. A ``*`` takes as little as it can and is then done
@@ -53,8 +53,7 @@ def wildcards(pattern: str, *, cased: bool) -> Matcher:
         *middle, last = pieces
         inner = "".join(f"(?>.*?{piece})" for piece in middle if piece)
         expression = f"{first}{inner}.*{last}"
-    flags = re.DOTALL if cased else re.DOTALL | re.IGNORECASE
-    return re.compile(expression, flags).fullmatch
+    return re.compile(expression, re.DOTALL).fullmatch
 
 
 def _pieces(pattern: str) -> list[str]:

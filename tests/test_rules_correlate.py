@@ -279,17 +279,26 @@ def test_a_result_says_which_group_it_is_about() -> None:
 # --- Bounds ------------------------------------------------------------------------------
 
 
-def test_ever_new_groups_take_no_more_room() -> None:
-    """Whoever makes them chooses names as long as he likes."""
-    engine = Engine(rules(LOAD, correlation("it", **counting(2, group_by=["process.name"]))))
+@pytest.mark.parametrize("names", [1, 64])
+def test_ever_new_groups_take_no_more_room(names: int) -> None:
+    """Whoever makes them chooses names as long as he likes, and as many."""
+    engine = Engine(rules(LOAD, correlation("it", **counting(2, group_by=["process.args"]))))
     tracemalloc.start()
     for number in range(50_000):
-        name = f"{number}" + "x" * 2_000
-        engine.feed(event(number, event__action="prog_load", process__name=name), number)
+        args = [f"{number}" + "x" * (2_000 // names)] * names
+        engine.feed(event(number, event__action="prog_load", process__args=args), number)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert engine.forgotten == 50_000 - correlate.GROUPS_MAX
     assert peak < 40 << 20
+
+
+def test_long_names_that_begin_the_same_are_other_groups() -> None:
+    engine = Engine(rules(LOAD, correlation("it", **counting(2, group_by=["process.args"]))))
+    for args in (["x" * 999 + "a"], ["x" * 999 + "b"], ["x" * 300] * 3, ["x" * 300] * 4, ["xa"]):
+        assert not engine.feed(event(0, event__action="prog_load", process__args=args), 0)
+    again = event(1, event__action="prog_load", process__args=["x" * 300] * 4)
+    assert told(engine.feed(again, 1)) == [("it", (0, 1))]
 
 
 def test_a_group_takes_no_more_room_than_it_counts() -> None:

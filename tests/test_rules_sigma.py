@@ -269,6 +269,8 @@ LOAD = detection({"event.action": "prog_load"}, name="load")
         ({"type": "temporal", "condition": {"gte": 2}}, "must be reached at a number from 1 to 1"),
         ({"type": "temporal_ordered", "rules": ["load", "pin"], "condition": {"gte": 1}},
          "must be reached at a number from 2 to 2"),
+        ({"type": "temporal_ordered", "rules": ["load"] * 17, "condition": {"gte": 17}},
+         "a temporal_ordered has 16 rules at most"),
         ({"timespan": "0s"}, "timespan: must be such as"),
         ({"timespan": "10y"}, "timespan: must be such as"),
         ({"timespan": "9" * 5_000 + "s"}, "timespan: must be such as"),

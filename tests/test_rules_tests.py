@@ -32,6 +32,7 @@ ROWS: list[tuple[str, Any, list[Any], list[Any]]] = [
     (TEXT, "/tmp/*", ["/tmp/", "/tmp/x", "/TMP/a/b"], ["/tmp", "x/tmp/"]),
     (TEXT, "*.so", [".so", "/x.SO"], [".so.1"]),
     (TEXT, "*tmp*", ["tmp", "/tmp/x"], ["tm"]),
+    (TEXT, "S*?", ["sx"], ["\u017fx"]),  # as without wildcards: only lower() makes them the same
     (TEXT, "/*/x?", ["/a/xy", "//x1", "/a/b/xz"], ["/a/x", "/xy"]),
     (f"{TEXT}|cased", "/*/X?", ["/a/Xy"], ["/a/xy"]),
     (TEXT, "*", ["", "a\nb"], [None]),

@@ -30,7 +30,11 @@ def main() -> None:
         _, hard = resource.getrlimit(limit)  # not everybody may raise it
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(limit, (most, most))
-    json.dump(answer(json.load(sys.stdin)), sys.stdout)
+    try:
+        found = answer(json.load(sys.stdin))
+    except MemoryError:
+        found = {"mistakes": [Mistake("the rules take more than 512 MB to read")]}
+    json.dump(found, sys.stdout)
 
 
 def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:

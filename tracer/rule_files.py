@@ -9,6 +9,7 @@ process of root's that runs for months, nor have its 16 MB. What came out is kep
 import importlib.util
 import json
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ ALL_MAX: Final = 1 << 23
 """Bytes, of all files together."""
 
 _CHILD: Final = f"{__package__}.rule_child"
+_READERS: Final = (
+    "py[sS]igma-*.dist-info", "google_re2-*.dist-info", "[pP]y[yY][aA][mM][lL]-*.dist-info",
+)  # fmt: skip
 _SUFFIXES: Final = (".yml", ".yaml")
 _FORM: Final[Form[tuple[Rule, ...]]] = Form("rules.json", to_json, from_json)
 
@@ -173,10 +177,9 @@ def _run(question: int, reply: int) -> int:
 def _why(status: int) -> str:
     if importlib.util.find_spec("sigma") is None:
         return "pySigma, which reads rules, is not installed: pip install 'pysigma>=2.0.1,<3'"
-    return (
-        f"reading the rules ended early (wait status {status}): they take more than a minute,"
-        " or 512 MB"
-    )
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return "the rules take more than a minute to read"
+    return f"reading the rules ended early (wait status {status})"
 
 
 def _version() -> str:
@@ -184,5 +187,6 @@ def _version() -> str:
     ours = source_hash(b"".join(path.read_bytes() for path in installed.rule_sources())).hex()
     spec = importlib.util.find_spec("sigma")
     where = spec.submodule_search_locations if spec else None
-    installs = [Path(path).parent.glob("py[sS]igma-*.dist-info") for path in where or ()]
-    return " ".join([ours, *(found.name for each in installs for found in each)])
+    beside = [Path(path).parent for path in where or ()]
+    found = (path.name for place in beside for name in _READERS for path in place.glob(name))
+    return " ".join([ours, *sorted(found)])

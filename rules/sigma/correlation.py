@@ -20,6 +20,7 @@ from .detection import field_fault
 from .lines import Lined
 
 _SECTION: Final = "correlation"
+_ORDERED_MAX: Final = 16  # of each of them, events are kept and linked with those before
 
 
 STAND_IN: Final[Mapping[str, Any]] = {
@@ -52,9 +53,11 @@ def _type(kind: Any, _: Any, __: Any) -> Faults:
         yield (), f"must be {', '.join(KINDS[:-1])} or {KINDS[-1]}"
 
 
-def _rules(rules: Any, _: Any, __: Any) -> Faults:
+def _rules(rules: Any, about: Any, __: Any) -> Faults:
     if not _texts(rules):
         yield (), "must be a list of names or ids"
+    elif about.get("type") == "temporal_ordered" and len(names(rules)) > _ORDERED_MAX:
+        yield (), f"a temporal_ordered has {_ORDERED_MAX} rules at most"
 
 
 def _generate(generate: Any, _: Any, __: Any) -> Faults:
