@@ -84,7 +84,7 @@ def record(number: int, cmd: int, attr: bytes) -> list[bytes]:
     fixed = CALL_RECORD.pack(
         RECORD_CALL, CALL_SAME_ATTR, len(parts), start_ns, 650, 0, 0x7FFC37884300, 0, 4711,
         10**9, 1, (1 << 41) - 1, 0, cmd, len(attr), pid, pid, 0, 0, 0, 1000,
-        4026531836, 4026531841, 700, b"agent",
+        4026531836, 4026531841, 4026531837, 700, 0, b"agent",
     )  # fmt: skip
     return [*ahead, fixed + parts]
 
@@ -93,7 +93,8 @@ def process(number: int) -> bytes:
     """The record of a process that is told ahead of its first call."""
     exe, args = b"agent\0bin\0usr\0", b"/usr/bin/agent\0--all\0"
     return PROCESS_RECORD.pack(
-        RECORD_PROCESS, 1000 + number, 10**9, 1, 10**8, 1, 0,
+        RECORD_PROCESS, 1000 + number, 10**9, 1, 10**8, 77, 1, 0, 0, 0o100755, 8 << 20 | 1,
+        4026531841,
         len(exe), len(args), 0, b"systemd",
     ) + exe + args  # fmt: skip
 

@@ -115,7 +115,7 @@ class Call(NamedTuple):
     common_addr: int
     cgroup_id: int
     process_start_ns: int
-    """``CLOCK_BOOTTIME``, ns; 0 if not known, as all down to ``mount_namespace``."""
+    """``CLOCK_BOOTTIME``, ns; 0 if not known, as all down to ``user_namespace``."""
     exec_id: int
     capabilities: int
     """Effective ones, as bits."""
@@ -132,6 +132,8 @@ class Call(NamedTuple):
     pid_namespace: int
     """0 also if it could not be read."""
     mount_namespace: int
+    user_namespace: int
+    """That of its credentials, in which ``capabilities`` hold; 0 also if it could not be read."""
     entry_ns: int
     """What the tracer itself took at entry."""
     comm: bytes
@@ -196,7 +198,7 @@ class Call(NamedTuple):
 
     @property
     def has_task(self) -> bool:
-        """Whether ``process_start_ns`` to ``mount_namespace`` are known."""
+        """Whether ``process_start_ns`` to ``user_namespace`` are known."""
         return self.process_start_ns != 0
 
 
@@ -226,9 +228,20 @@ class Image(NamedTuple):
     exec_id: int
     """Counts the process's execve(2)."""
     parent_start_ns: int
+    exe_ino: int
+    """The number of the inode of its file."""
     parent_tgid: int
     flags: int
     """``PROCESS_...`` of events/wire.h."""
+    exe_uid: int
+    """The owner of the file, in the initial user namespace."""
+    exe_mode: int
+    """``st_mode`` of the file, its kind included; 0: nothing is known but its path."""
+    exe_dev: int
+    """The device of its file system, as the kernel encodes it: 20 bits of minor number."""
+    exe_mount_namespace: int
+    """The namespace of the mount that it was executed from; 0: none, as of a mount that was
+    never put into one, or taken away since."""
     parent_comm: bytes
     exe: bytes
     """The path of the executable, in its mount namespace; ``memfd:NAME`` if it has none."""

@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 /* A change of any layout below changes this number; recordings carry it. */
-#define WIRE_VERSION 4
+#define WIRE_VERSION 5
 
 /* Room for one attr: bpf(2) takes at most a page, and the smallest page is 4096. */
 #define ATTR_MAX 4096
@@ -69,7 +69,9 @@ struct call_record {
 	__u32 login_uid;	/* all ones: nobody logged in */
 	__u32 pid_namespace;	/* inode number, as in /proc/PID/ns; 0: could not be read */
 	__u32 mount_namespace;
+	__u32 user_namespace;	/* in which capabilities hold; 0: could not be read */
 	__u32 entry_ns;		/* what we took at entry */
+	__u32 reserved;		/* to a multiple of 8 */
 	__u8  comm[COMM_LEN];
 };
 
@@ -180,8 +182,13 @@ struct process_record {
 	__u64 start_ns;		/* CLOCK_BOOTTIME */
 	__u64 exec_id;
 	__u64 parent_start_ns;
+	__u64 exe_ino;		/* inode of its file, as all with exe_ but exe_len */
 	__u32 parent_tgid;
 	__u32 flags;
+	__u32 exe_uid;		/* owner, in the initial user namespace */
+	__u32 exe_mode;		/* umode_t; 0: neither this nor the rest with exe_ is known */
+	__u32 exe_dev;		/* of the file system, as the kernel encodes it */
+	__u32 exe_mount_namespace;	/* of the mount; 0: it is, or was, in none */
 	__u16 exe_len;		/* names of the path from the file to the root, NUL behind each */
 	__u16 args_len;		/* the start of the arguments, behind exe */
 	__u32 reserved;		/* to a multiple of 8 */

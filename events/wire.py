@@ -25,7 +25,7 @@ from .call import (
 )
 from .errors import WireError
 
-WIRE_VERSION: Final = 4
+WIRE_VERSION: Final = 5
 ATTR_MAX: Final = 4096
 ATTR_INLINE: Final = 192
 COMM_LEN: Final = 16
@@ -139,7 +139,7 @@ STRING_MAX: Final = 128
 FDS_MAX: Final = 6
 ROWS_MAX: Final = 12
 
-CALL_RECORD: Final = Struct("=IHHQQqQQQQQQIIIIIIIIIIII16s")
+CALL_RECORD: Final = Struct("=IHHQQqQQQQQQIIIIIIIIIIIIII16s")
 """``struct call_record``: what precedes the parts."""
 
 PART: Final = Struct("=BBHIQ")
@@ -151,7 +151,7 @@ OBJECT: Final = Struct("=IIIIIIII16s8s")
 CHUNK_RECORD: Final = Struct("=IIQBBHIII")
 """``struct chunk_record``"""
 
-PROCESS_RECORD: Final = Struct("=IIQQQIIHHI16s")
+PROCESS_RECORD: Final = Struct("=IIQQQQIIIIIIHHI16s")
 """``struct process_record``"""
 
 CALL_COUNT: Final = Struct("=QQQ")
@@ -172,7 +172,7 @@ COMMAND_PLAN: Final = Struct(f"=BBBB{SHAPES}sB{FDS_MAX}HH{ROWS_MAX * MEMORY_ROW.
 fds, value_flags, rows."""
 
 _KIND: Final = Struct("=I")
-_ENTRY_NS_AT: Final = CALL_RECORD.size - COMM_LEN - 4
+_ENTRY_NS_AT: Final = CALL_RECORD.size - COMM_LEN - 8
 _unpack_times = Struct(f"=8xQQ{_ENTRY_NS_AT - 24}xI").unpack_from
 _unpack = CALL_RECORD.unpack_from
 _unpack_part = PART.unpack_from
@@ -256,7 +256,7 @@ def _call(record: bytes) -> Call:
         comm.partition(b"\0")[0], entry, entry, objects or _NO_OBJECTS, memory or _NO_MEMORY,
         _NO_OBJECTS, same, None, _NO_MEMORY,
     )  # fmt: skip
-    call = _new(Call, (flags, *fixed[3:-1], *parts))
+    call = _new(Call, (flags, *fixed[3:-2], *parts))
     return _with_others(call, others) if others else call
 
 
@@ -322,8 +322,8 @@ def _process(record: bytes) -> Image:
         raise WireError(f"a process of {len(record)} bytes that claims {exe_len} and {args_len}")
     exe = record[fixed : fixed + exe_len]
     args = record[fixed + exe_len : fixed + exe_len + args_len]
-    flags = middle[-1]
-    return Image._make((*middle, _name(parent), _path(exe, flags), args))
+    image = Image._make((*middle, _name(parent), exe, args))
+    return image._replace(exe=_path(exe, image.flags))
 
 
 def _path(names: bytes, flags: int) -> bytes:

@@ -74,6 +74,7 @@ def call_of(
         login_uid=1_001,
         pid_namespace=4_026_531_836,
         mount_namespace=4_026_531_841,
+        user_namespace=4_026_531_837,
         entry_ns=811,
         comm=comm,
         entry=entry,
@@ -89,7 +90,7 @@ def without_task(call: Call) -> Call:
     """The same on a kernel that has no BTF."""
     return call._replace(
         process_start_ns=0, exec_id=0, capabilities=0, euid=0, login_uid=0,
-        pid_namespace=0, mount_namespace=0,
+        pid_namespace=0, mount_namespace=0, user_namespace=0,
     )  # fmt: skip
 
 
@@ -135,8 +136,13 @@ def image_of(**changes: Any) -> Image:
         start_ns=700_000_003,
         exec_id=5,
         parent_start_ns=300_000_001,
+        exe_ino=77_001,
         parent_tgid=1_200,
         flags=0,
+        exe_uid=0,
+        exe_mode=0o100755,
+        exe_dev=8 << 20 | 1,
+        exe_mount_namespace=4_026_531_841,
         parent_comm=b"bash",
         exe=b"/usr/bin/loader",
         args=b"loader\0-v\0x\0",
@@ -156,11 +162,11 @@ def process_of(
 # --- As the kernel program writes it -----------------------------------------------------
 # A second opinion on events/wire.py: C's alignment, and numbers as wire.h has them.
 
-CALL_LAYOUT = "@IHHQQqQQQQQQ12I16s"
+CALL_LAYOUT = "@IHHQQqQQQQQQ13I4x16s"
 _PART = "@BBHIQ"
 _OBJECT = "@8I16s8s"
 _CHUNK = "@IIQBBHIII"
-_PROCESS = "@IIQQQIIHHI16s"
+_PROCESS = "@IIQQQQ6IHHI16s"
 
 
 def records_of(call: Call) -> list[bytes]:

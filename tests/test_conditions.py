@@ -112,7 +112,12 @@ def test_a_kernel_that_tells_everything(host: Host) -> None:
     ("known", "missing"),
     [
         (without("bpf_map.id"), "objects behind descriptors"),
-        (without("dentry.d_parent"), "paths of executables"),
+        (
+            without("dentry.d_parent"),
+            "paths of executables, owners and mounts of executables",
+        ),
+        (without("inode.i_uid"), "owners and mounts of executables"),
+        (without("cred.user_ns"), "user namespaces"),
         (without("bpf_prog.len"), "instructions as the kernel has them"),
         (FULL._replace(helpers=frozenset({158})), "registers of calls"),
     ],

@@ -15,9 +15,13 @@ from bpfsnoop.tracer.facts import Facts
 from bpfsnoop.tracer.installed import KERNEL
 
 TASK, PATHS, OBJECTS = facts._TASK, facts._PATHS, (*facts._OBJECTS, *facts._SIZES)
+EXE, USER_NAMESPACE = facts._EXE, facts._USER_NAMESPACE
 TASK_PT_REGS, CURRENT_TASK_BTF = 175, 158
 
-OFFSETS = {member: 8 * number for number, member in enumerate([*TASK, *PATHS, *OBJECTS], 1)}
+OFFSETS = {
+    member: 8 * number
+    for number, member in enumerate([*TASK, *PATHS, *OBJECTS, *EXE, *USER_NAMESPACE], 1)
+}
 OFFSETS |= {"bpf_map.map_type": 24, "bpf_map.key_size": 28, "bpf_map.value_size": 32}
 OFFSETS |= {"bpf_prog.len": 4, "bpf_prog.insnsi": 72}
 OFFSETS |= {"bpf_prog_aux.used_maps": 80, "bpf_prog_aux.used_map_cnt": 88}
@@ -56,7 +60,9 @@ def x86(monkeypatch: pytest.MonkeyPatch) -> None:
 ARGUMENTS = {"ARG1_OFFSET", "ARG2_OFFSET", "ARG3_OFFSET", "ARG4_OFFSET", "ARG5_OFFSET",
              "HAVE_REGISTERS"}  # fmt: skip
 ABOUT_OBJECTS = {"HAVE_OBJECTS", "HAVE_PROG_MAPS"}
-ALL = {"HAVE_KERNEL_READS", "HAVE_TASK", "HAVE_PATHS", *ABOUT_OBJECTS, *ARGUMENTS}
+ABOUT_PATHS = {"HAVE_PATHS", "HAVE_EXE"}
+ALL = {"HAVE_KERNEL_READS", "HAVE_TASK", "HAVE_USER_NAMESPACE",
+       *ABOUT_PATHS, *ABOUT_OBJECTS, *ARGUMENTS}  # fmt: skip
 
 
 # --- All or nothing of it ----------------------------------------------------------------
@@ -85,9 +91,13 @@ def test_without_any_member_of_the_task_nothing_needs_it(member: str) -> None:
 def test_without_other_members_the_rest_goes_on() -> None:
     for member in PATHS:
         objects = ABOUT_OBJECTS if member in OBJECTS else set()
-        assert haves(without(member)) == ALL - {"HAVE_PATHS"} - objects
+        assert haves(without(member)) == ALL - ABOUT_PATHS - objects
     for member in OBJECTS:
         assert haves(without(member)) == ALL - ABOUT_OBJECTS
+    for member in EXE:
+        assert haves(without(member)) == ALL - {"HAVE_EXE"}
+    for member in USER_NAMESPACE:
+        assert haves(without(member)) == ALL - {"HAVE_USER_NAMESPACE"}
     assert haves(without("bpf_prog_aux.used_maps")) == ALL - {"HAVE_PROG_MAPS"}
     assert haves(without("task_struct.loginuid")) == ALL
     flags = without("task_struct.loginuid").flags(kernel_reads=True)
@@ -96,7 +106,7 @@ def test_without_other_members_the_rest_goes_on() -> None:
 
 @pytest.mark.usefixtures("x86")
 def test_what_may_not_be_read_is_not() -> None:
-    assert haves(FULL, kernel_reads=False) == {"HAVE_TASK", *ARGUMENTS}
+    assert haves(FULL, kernel_reads=False) == {"HAVE_TASK", "HAVE_USER_NAMESPACE", *ARGUMENTS}
 
 
 @pytest.mark.usefixtures("x86")

@@ -123,6 +123,7 @@ def calls(draw: st.DrawFn) -> Call:
         login_uid=draw(st.just((1 << 32) - 1) | U32),
         pid_namespace=draw(st.just(0) | U32),
         mount_namespace=draw(U32),
+        user_namespace=draw(st.just(0) | U32),
         entry_ns=draw(U32),
         comm=draw(COMM).partition(b"\0")[0],
         entry=entry[:size],
@@ -157,7 +158,7 @@ def test_records_give_back_the_call_whatever_follows_them(call: Call, padding: b
 
 
 PROGRAM = st.builds(
-    Image, U32, U64, U64, U64, U32, U32, NAME,
+    Image, U32, U64, U64, U64, U64, U32, U32, U32, U32, U32, U32, NAME,
     st.just(b"/usr/bin/x") | st.just(b"/\xff\x1b"), st.binary(max_size=40),
 )  # fmt: skip
 
@@ -197,7 +198,7 @@ def test_other_bytes_are_refused_and_nothing_worse(record: bytes) -> None:
     if isinstance(thing, Call):
         packed = call_record(thing, b"")
         assert packed[:6] == record[:6], "up to parts_len"
-        assert packed[8:-16] == record[8 : len(packed) - 16], "up to comm"
+        assert packed[8:-20] == record[8 : len(packed) - 20], "up to reserved"
         shown(thing)
     elif isinstance(thing, Image):
         who = Process(thing.tgid, thing.start_ns, thing, None)

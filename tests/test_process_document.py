@@ -355,8 +355,9 @@ def test_rights_in_a_line(change: dict[str, Any], verbose: bool, shown: str) -> 
 BYTES = st.binary(max_size=12)
 U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
 IMAGES = st.builds(
-    Image, U32, st.just(0) | U64, U64, st.just(0) | U64, U32,
-    st.integers(0, 127), BYTES, BYTES | st.just(b"memfd:x"), BYTES | st.just(b"a\0b\0"),
+    Image, U32, st.just(0) | U64, U64, st.just(0) | U64, U64, U32,
+    st.integers(0, 127), U32, U32, U32, U32,
+    BYTES, BYTES | st.just(b"memfd:x"), BYTES | st.just(b"a\0b\0"),
 )  # fmt: skip
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=5)
 SURROUNDINGS = st.builds(

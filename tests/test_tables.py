@@ -309,7 +309,10 @@ def test_the_running_kernel_has_nothing_that_the_tables_lack() -> None:
 
 # The members in the order of wire.h, as wire.py hands them on.
 RECORDS = {
-    "call_record": (wire.CALL_RECORD, ["kind", "flags", "parts_len", *Call._fields[1:-9], "comm"]),
+    "call_record": (
+        wire.CALL_RECORD,
+        ["kind", "flags", "parts_len", *Call._fields[1:-9], "reserved", "comm"],
+    ),
     "part": (wire.PART, ["kind", "state", "slot", "len", "wanted"]),
     "object": (wire.OBJECT, [*Object._fields[:-2], "reserved", "name", "tag"]),
     "chunk_record": (

@@ -213,6 +213,8 @@ def _btf(host: Host) -> Verdict:
     parts = {
         "who calls": known.has_task,
         "paths of executables": known.has_paths,
+        "owners and mounts of executables": known.has_exe,
+        "user namespaces": known.has_user_namespace,
         "objects behind descriptors": known.has_objects,
         "instructions as the kernel has them": known.has_insns,
         "registers of calls": known.has_registers,

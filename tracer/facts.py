@@ -73,6 +73,11 @@ _PATHS: Final = (
     "dentry.d_name.name", "dentry.d_hash.pprev",
     "vfsmount.mnt_root", "mount.mnt", "mount.mnt_parent", "mount.mnt_mountpoint",
 )  # fmt: skip
+_EXE: Final = (
+    "file.f_inode", "inode.i_uid", "inode.i_mode", "inode.i_ino", "inode.i_sb",
+    "super_block.s_dev", "mount.mnt_ns",
+)  # fmt: skip
+_USER_NAMESPACE: Final = ("cred.user_ns", "user_namespace.ns.inum")
 _OBJECTS: Final = (
     "task_struct.files", "files_struct.fdt", "fdtable.max_fds", "fdtable.fd", "file.f_op",
     "file.private_data", "file_operations.release", "bpf_map.id", "bpf_map.map_type",
@@ -122,6 +127,8 @@ class Facts(NamedTuple):
             flags += _offset_flags(self.offsets)
             objects = kernel_reads and self.has_objects
             flags += ["-DHAVE_PATHS=1"] * paths + ["-DHAVE_OBJECTS=1"] * objects
+            flags += ["-DHAVE_EXE=1"] * (paths and self.has_exe)
+            flags += ["-DHAVE_USER_NAMESPACE=1"] * self.has_user_namespace
             flags += ["-DHAVE_PROG_MAPS=1"] * (objects and self._has(*_PROG_MAPS))
         if _is_preemptible() and {*_PREEMPTION} <= self.functions.keys():
             disable, enable = (self.functions[name][0] for name in _PREEMPTION)
@@ -145,6 +152,16 @@ class Facts(NamedTuple):
     def has_paths(self) -> bool:
         """Whether the paths of files can be read."""
         return self._has(*_PATHS)
+
+    @property
+    def has_exe(self) -> bool:
+        """Whether owner, mode and mount namespace of an executable can be read."""
+        return self.has_paths and self._has(*_EXE)
+
+    @property
+    def has_user_namespace(self) -> bool:
+        """Whether the user namespace of a task can be read."""
+        return self.has_task and self._has(*_USER_NAMESPACE)
 
     @property
     def has_insns(self) -> bool:
@@ -221,7 +238,17 @@ def gather() -> Facts:
     names[KFUNCS] = kernel.tagged(KFUNCS)
     helpers = frozenset(kernel.enum(btf.HELPERS))
     offsets = kernel.offsets(
-        [*_TASK, *_PATHS, *_OBJECTS, *_SIZES, *_INSNS, *_PROG_MAPS, *_OPTIONAL]
+        [
+            *_TASK,
+            *_PATHS,
+            *_EXE,
+            *_USER_NAMESPACE,
+            *_OBJECTS,
+            *_SIZES,
+            *_INSNS,
+            *_PROG_MAPS,
+            *_OPTIONAL,
+        ]
     )
     types = kernel.typedefs(map(_TYPE_OF.format, TRACEPOINTS))
     tracepoints = {

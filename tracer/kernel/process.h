@@ -47,6 +47,11 @@ static __always_inline void identify(struct call_record *call, struct task_struc
 #endif
 	call->pid_namespace = pid_namespace(task);
 	call->mount_namespace = FIELD(u32, mounts, OFF_mnt_namespace_ns_inum);
+#ifdef HAVE_USER_NAMESPACE
+	void *users = FIELD(void *, cred, OFF_cred_user_ns);
+
+	call->user_namespace = FIELD(u32, users, OFF_user_namespace_ns_inum);
+#endif
 }
 
 #ifdef HAVE_PATHS
@@ -140,6 +145,31 @@ static __always_inline void read_exe(struct process_record *process, u8 *names, 
 	}
 }
 
+#ifdef HAVE_EXE
+
+/*
+ * Which file it is, and who can write to it. The namespace is that of the mount which the
+ * path goes through, not the task's: a file may be executed by its descriptor from
+ * elsewhere, where anything may be mounted at any path.
+ */
+static __always_inline void identify_exe(struct process_record *process, void *file)
+{
+	void *inode = FIELD(void *, file, OFF_file_f_inode);
+	void *super = FIELD(void *, inode, OFF_inode_i_sb);
+	u64 mount = FIELD(u64, file, OFF_file_f_path_mnt) - OFF_mount_mnt;
+	u64 space = 0;
+
+	process->exe_ino = FIELD(u64, inode, OFF_inode_i_ino);
+	process->exe_uid = FIELD(u32, inode, OFF_inode_i_uid);
+	process->exe_mode = FIELD(u16, inode, OFF_inode_i_mode);
+	process->exe_dev = FIELD(u32, super, OFF_super_block_s_dev);
+	bpf_probe_read_kernel(&space, sizeof(space), (void *)(mount + OFF_mount_mnt_ns));
+	if (space)
+		bpf_probe_read_kernel(&process->exe_mount_namespace, sizeof(u32),
+				      (void *)(space + OFF_mnt_namespace_ns_inum));
+}
+
+#endif
 #endif
 
 static __always_inline bool is_told(struct thread *thread, u64 *told)
@@ -168,6 +198,11 @@ static __always_inline void tell_process(struct thread *thread, struct scratch *
 	process->parent_start_ns = FIELD(u64, parent_leader, OFF_task_struct_start_boottime);
 	process->parent_tgid = FIELD(u32, parent, OFF_task_struct_tgid);
 	process->flags = 0;
+	process->exe_ino = 0;
+	process->exe_uid = 0;
+	process->exe_mode = 0;
+	process->exe_dev = 0;
+	process->exe_mount_namespace = 0;
 	process->exe_len = 0;
 	process->reserved = 0;
 	__builtin_memset(process->parent_comm, 0, COMM_LEN);
@@ -183,6 +218,10 @@ static __always_inline void tell_process(struct thread *thread, struct scratch *
 
 		if (file)
 			read_exe(process, scratch->names, file);
+#ifdef HAVE_EXE
+		if (file)
+			identify_exe(process, file);
+#endif
 #endif
 		u64 start = FIELD(u64, mm, OFF_mm_struct_arg_start);
 		u64 size = FIELD(u64, mm, OFF_mm_struct_arg_end) - start;
