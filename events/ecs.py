@@ -16,7 +16,7 @@ from .event import Event
 from .notice import Notice
 from .object import Described
 from .process import Missing, Process
-from .process_document import NOBODY, ProcessFacts, capabilities, facts
+from .process_document import NOBODY, ProcessFacts, bpf_capable, capabilities, facts
 from .text import errno_name
 from .value import JSON, items_document, printable
 
@@ -283,11 +283,22 @@ def _bpf_process(call: Call, known: ProcessFacts) -> Document:
     if not call.has_task:
         return process
     process |= {"exec_id": call.exec_id, "mount_namespace": call.mount_namespace}
+    absent: Document = {}
     if call.pid_namespace:  # without leave to read kernel memory only the first is known
         process["pid_namespace"] = call.pid_namespace
     else:
-        absent = process.get("absent", {})
-        process["absent"] = {**absent, "pid_namespace": Missing.UNREADABLE.value}
+        absent["pid_namespace"] = Missing.UNREADABLE.value
+    if call.user_namespace:
+        process["user_namespace"] = call.user_namespace
+    else:
+        absent["user_namespace"] = Missing.NO_BTF.value
+    capable = bpf_capable(call)
+    if capable is None:
+        absent["cap_bpf"] = Missing.NO_BTF.value
+    else:
+        process["cap_bpf"] = capable
+    if absent:  # what is kept of the process has none of these
+        process["absent"] = {**process.get("absent", {}), **absent}
     if call.login_uid != NOBODY:
         process["login_uid"] = str(call.login_uid)
     return process

@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from .call import Image
+from .call import Call, Image
 from .process import Ancestor, Container, Missing, Process, Surroundings, arguments
 from .value import JSON, printable
 from .wire import (
@@ -32,6 +32,8 @@ _NAMES = """
 """
 CAPABILITIES = tuple(f"CAP_{name}" for name in _NAMES.split())
 ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
+_BPF_CAPABLE = 1 << CAPABILITIES.index("CAP_BPF") | 1 << CAPABILITIES.index("CAP_SYS_ADMIN")
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO, linux/proc_ns.h
 NOBODY = 0xFFFFFFFF
 """The login uid of what no login began (``AUDIT_UID_UNSET``)."""
 
@@ -55,6 +57,16 @@ def capabilities(bits: int) -> list[str]:
         for bit in range(bits.bit_length())
         if bits >> bit & 1
     ]
+
+
+def bpf_capable(call: Call) -> bool | None:
+    """What the kernel's ``bpf_capable()`` says of who made the call; None if nobody knows.
+
+    Capabilities of other user namespaces than the initial one do not count, whoever has them.
+    """
+    if not call.capabilities & _BPF_CAPABLE:
+        return False
+    return call.user_namespace == _INITIAL_USER_NAMESPACE if call.user_namespace else None
 
 
 @lru_cache(maxsize=256)

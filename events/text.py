@@ -203,4 +203,6 @@ def _process_rest(process: Process, call: Call) -> list[str]:
         parts.append(f"mntns={call.mount_namespace}")
         if call.pid_namespace:
             parts.append(f"pidns={call.pid_namespace}")
+        if call.user_namespace:
+            parts.append(f"userns={call.user_namespace}")
     return parts

@@ -106,6 +106,8 @@ def test_document_of_a_call_that_succeeded() -> None:
                 "exec_id": 5,
                 "pid_namespace": 4_026_531_836,
                 "mount_namespace": 4_026_531_841,
+                "user_namespace": 4_026_531_837,
+                "cap_bpf": True,
                 "login_uid": "1001",
                 "exe_deleted": False,
                 "exe_memfd": False,

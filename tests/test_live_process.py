@@ -152,6 +152,7 @@ def test_everything_is_as_proc_has_it(tmp_path: Path, tiny: Path) -> None:
         assert process["ancestors"][-1]["pid"] == 1
         assert f"pid:[{extra['pid_namespace']}]" == waiting.link("ns/pid")
         assert f"mnt:[{extra['mount_namespace']}]" == waiting.link("ns/mnt")
+        assert f"user:[{extra['user_namespace']}]" == waiting.link("ns/user")
         login = waiting.read("loginuid").decode()
         assert extra.get("login_uid") == (None if login == str((1 << 32) - 1) else login)
         effective = process["thread"]["capabilities"]["effective"]
@@ -219,6 +220,18 @@ def test_capabilities_are_those_at_the_call(tmp_path: Path) -> None:
     assert document["process"]["thread"]["capabilities"]["effective"] == [
         "CAP_SETUID", "CAP_NET_ADMIN", "CAP_BPF",
     ]  # fmt: skip
+    assert document["bpf"]["process"]["cap_bpf"] is True
+
+
+def test_capabilities_in_a_user_namespace_are_worth_nothing(tmp_path: Path, tiny: Path) -> None:
+    with _waiting("/usr/bin/unshare", ["unshare", "-Ur", str(tiny), "wait"]) as waiting:
+        _ready(waiting)
+        document = _seen(tmp_path / "out", waiting)
+        extra = document["bpf"]["process"]
+        assert f"user:[{extra['user_namespace']}]" == waiting.link("ns/user")
+    assert extra["user_namespace"] != os.stat("/proc/self/ns/user").st_ino
+    assert "CAP_BPF" in document["process"]["thread"]["capabilities"]["effective"]
+    assert extra["cap_bpf"] is False
 
 
 def test_a_title_is_what_was_there_at_the_call(tmp_path: Path) -> None:

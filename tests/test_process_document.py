@@ -293,6 +293,37 @@ def test_capabilities_are_named() -> None:
     assert capabilities((1 << 41) - 1) == list(CAPABILITIES)
 
 
+INITIAL, NESTED = 0xEFFFFFFD, 4_026_532_500
+BPF, ADMIN, ALL = 1 << 39, 1 << 21, (1 << 41) - 1
+
+
+@pytest.mark.parametrize(
+    ("bits", "namespace", "capable"),
+    [
+        (BPF, INITIAL, True),
+        (ADMIN, INITIAL, True),
+        (ALL, INITIAL, True),
+        (ALL & ~BPF & ~ADMIN, INITIAL, False),
+        (0, INITIAL, False),
+        # Whoever makes a user namespace has all of them there.
+        (ALL, NESTED, False),
+        # Without any it does not matter where.
+        (0, 0, False),
+        (BPF, 0, None),
+    ],
+)
+def test_capabilities_count_in_the_initial_user_namespace(
+    bits: int, namespace: int, capable: bool | None
+) -> None:
+    call = CALL._replace(capabilities=bits, user_namespace=namespace)
+    extra = document_of(call)["bpf"]["process"]
+    assert extra.get("cap_bpf") == capable
+    reasons = {"cap_bpf": "no_btf"} if capable is None else {}
+    reasons |= {} if namespace else {"user_namespace": "no_btf"}
+    assert {key: why for key, why in extra["absent"].items() if why == "no_btf"} == reasons
+    assert extra.get("user_namespace", 0) == namespace
+
+
 # --- The line that introduces a process --------------------------------------------------
 
 
@@ -335,11 +366,13 @@ def test_line(image: Image | None, found: Surroundings | None, shown: str) -> No
     [
         ({"euid": 0}, False, "uid=7, euid=0"),
         ({}, True, "uid=7, gid=100, loginuid=1001, caps=CAP_PERFMON|CAP_BPF, mntns=4026531841,"
-                   " pidns=4026531836"),
-        ({"capabilities": (1 << 41) - 1, "login_uid": (1 << 32) - 1, "pid_namespace": 0}, True,
+                   " pidns=4026531836, userns=4026531837"),
+        ({"capabilities": (1 << 41) - 1, "login_uid": (1 << 32) - 1, "pid_namespace": 0,
+          "user_namespace": 0}, True,
          "uid=7, gid=100, caps=all, mntns=4026531841"),
         ({"capabilities": 0}, True,
-         "uid=7, gid=100, loginuid=1001, caps=0, mntns=4026531841, pidns=4026531836"),
+         "uid=7, gid=100, loginuid=1001, caps=0, mntns=4026531841, pidns=4026531836,"
+         " userns=4026531837"),
     ],
 )  # fmt: skip
 def test_rights_in_a_line(change: dict[str, Any], verbose: bool, shown: str) -> None:
@@ -385,7 +418,15 @@ EXPLAINED = ("entity_id", "start", "executable", "parent", "args", "working_dire
     st.none() | IMAGES,
     st.none() | SURROUNDINGS,
     st.sampled_from(Missing),
-    st.sampled_from([CALL, CALL._replace(pid_namespace=0), without_task(CALL)]),
+    st.sampled_from(
+        [
+            CALL,
+            CALL._replace(pid_namespace=0),
+            CALL._replace(user_namespace=0),
+            CALL._replace(user_namespace=0, capabilities=0),
+            without_task(CALL),
+        ]
+    ),
     BYTES,
 )
 def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
@@ -406,8 +447,8 @@ def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
     assert ("cgroup" in document["bpf"]["process"]) != ("cgroup" in reasons)
     if "cgroup" in document["bpf"]["process"]:
         assert ("in_container" in document["bpf"]["process"]) != ("in_container" in reasons)
-    if call.has_task:
-        assert ("pid_namespace" in document["bpf"]["process"]) != ("pid_namespace" in reasons)
+    for what in ["pid_namespace", "user_namespace", "cap_bpf"] if call.has_task else []:
+        assert (what in document["bpf"]["process"]) != (what in reasons), what
     if parent := document["process"].get("parent"):
         assert ("name" in parent) != ("parent_name" in reasons)
 

@@ -256,7 +256,7 @@ UNENDED = document_of(call_of(22, b"\3\0\0\0", flags=CallFlag.NO_EXIT))
 _HYBRID = Surroundings(
     None, False, None, (), False, b"/", None, {"container": Missing.GONE, "args": Missing.GONE}
 )
-_LOCKED = call_of(22, b"\3\0\0\0")._replace(pid_namespace=0)
+_LOCKED = call_of(22, b"\3\0\0\0")._replace(pid_namespace=0, user_namespace=0)
 LOCKED = document_of(_LOCKED, process_of(_LOCKED, image_of(parent_comm=b""), _HYBRID))
 """Kernel memory could not be read, and the process was gone."""
 
