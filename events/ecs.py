@@ -94,6 +94,8 @@ class Origin(NamedTuple):
     """The probe plan that saw the calls."""
     boot_id: str = ""
     """/proc/sys/kernel/random/boot_id, or empty."""
+    mount_namespace: int = 0
+    """The inode number of the host's, as ``/proc/1/ns/mnt`` has it; 0 if not known."""
 
 
 class Cause(NamedTuple):
@@ -129,7 +131,7 @@ class Parts(NamedTuple):
 
 def shared(call: Call, process: Process, origin: Origin, offset_ns: int) -> Shared:
     """:param offset_ns: the wall-clock time of the call less ``start_ns``."""
-    known = facts(process, origin.boot_id)
+    known = facts(process, origin.boot_id, origin.mount_namespace)
     return Shared(_caller(call, known, offset_ns), _bpf_process(call, known))
 
 
@@ -255,7 +257,7 @@ def notice_document(
     if notice.action == "integrity":
         bpf["integrity"] = _integrity(notice, cause)
     if cause:
-        known = facts(cause.process, origin.boot_id)
+        known = facts(cause.process, origin.boot_id, origin.mount_namespace)
         document |= _caller(cause.event.call, known, time_ns - notice.time_ns)
     elif notice.pid:
         document["process"] = {"pid": notice.pid, "thread": {"id": notice.tid}}

@@ -7,7 +7,17 @@ from enum import Enum
 from typing import NamedTuple
 
 from .call import Image
-from .wire import PROCESS_ARGS_CUT, PROCESS_ARGS_UNREAD, PROCESS_KERNEL
+from .wire import (
+    PROCESS_ARGS_CUT,
+    PROCESS_ARGS_UNREAD,
+    PROCESS_EXE_CUT,
+    PROCESS_EXE_GONE,
+    PROCESS_EXE_PSEUDO,
+    PROCESS_KERNEL,
+)
+
+_PATHLESS = PROCESS_EXE_CUT | PROCESS_EXE_PSEUDO
+_OTHERS_WRITE = 0o022  # S_IWGRP, S_IWOTH; the former also if an ACL lets anybody else
 
 _OBJECT_BYTES = 64  # about what Python takes for a bytes object beside its contents
 
@@ -88,8 +98,11 @@ class Surroundings(NamedTuple):
     container: Container | None
     """None if the cgroup is not known or not a container's."""
     missing: Mapping[str, Missing]
-    """The reason for each of ``args``, ``working_directory``, ``ancestors`` and ``cgroup`` of
-    which nothing is known."""
+    """The reason for each of ``args``, ``working_directory``, ``ancestors``, ``cgroup`` and
+    ``exe_on_host`` of which nothing is known."""
+    exe_on_host: bool | None = None
+    """Whether the file that it runs is what the host has at that path. None: there was no need
+    to look, or no way."""
 
     @property
     def size(self) -> int:
@@ -132,3 +145,53 @@ def arguments(process: Process) -> tuple[list[bytes], bool]:
     if told[-1] == b"":  # behind the last NUL
         del told[-1]
     return told, not whole
+
+
+def exe_by_itself(image: Image, host: int) -> bool | Missing | None:
+    """What the kernel program told for :func:`exe_authentic`.
+
+    :returns: None if it depends on what the host has at that path.
+    """
+    if image.flags & PROCESS_KERNEL:
+        return Missing.KERNEL_THREAD
+    if not image.exe:
+        return Missing.UNREADABLE
+    if image.flags & _PATHLESS:
+        return False
+    if not image.exe_mode:
+        return Missing.NO_BTF
+    return _exe_on_host(image, host) if _only_root_writes(image) else False
+
+
+def _only_root_writes(image: Image) -> bool:
+    return image.exe_uid == 0 and not image.exe_mode & _OTHERS_WRITE
+
+
+def _exe_on_host(image: Image, host: int) -> bool | Missing | None:
+    if not host:
+        return Missing.UNREADABLE
+    if image.exe_mount_namespace == host:
+        return True
+    return False if image.flags & PROCESS_EXE_GONE else None
+
+
+def exe_authentic(process: Process, host: int) -> bool | Missing:
+    """Whether the path of the executable means on the host what it says.
+
+    It does if only root can write to the file, and the path leads to it on the host: in other
+    mount namespaces anything may be at any path.
+
+    :param host: the mount namespace of the host; 0 if that is not known.
+    :returns: or why nobody knows.
+    """
+    if process.image is None:
+        return process.untold
+    told = exe_by_itself(process.image, host)
+    if told is not None:
+        return told
+    found = process.surroundings
+    if found is None:
+        return Missing.NOT_TOLD
+    if found.exe_on_host is None:
+        return found.missing.get("exe_on_host", Missing.NOT_TOLD)
+    return found.exe_on_host

@@ -6,7 +6,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .call import Call, Image
-from .process import Ancestor, Container, Missing, Process, Surroundings, arguments
+from .process import (
+    Ancestor,
+    Container,
+    Missing,
+    Process,
+    Surroundings,
+    arguments,
+    exe_authentic,
+)
 from .value import JSON, printable
 from .wire import (
     PROCESS_ARGS_UNREAD,
@@ -19,6 +27,7 @@ from .wire import (
 Document = dict[str, JSON]
 
 _MEMFD = b"memfd:"
+_PERMISSIONS = 0o7777
 _BOOT_ID = re.compile(r"[0-9a-f]{32}")
 
 # linux/capability.h, in its order
@@ -84,8 +93,11 @@ def entity_id(boot_id: str, pid: int, start_ns: int) -> str:
 
 
 @lru_cache(maxsize=128)  # one may take some hundred KB
-def facts(process: Process, boot_id: str) -> ProcessFacts:
-    """What a process is, for its documents."""
+def facts(process: Process, boot_id: str, host: int) -> ProcessFacts:
+    """What a process is, for its documents.
+
+    :param host: the mount namespace of the host; 0 if not known.
+    """
     about: Document = {}
     extra: Document = {}
     absent: dict[str, str] = {}
@@ -103,6 +115,11 @@ def facts(process: Process, boot_id: str) -> ProcessFacts:
             absent["parent_name"] = Missing.UNREADABLE.value
     else:
         absent["executable"] = absent["parent"] = process.untold.value
+    authentic = exe_authentic(process, host)
+    if isinstance(authentic, Missing):
+        absent["exe_authentic"] = authentic.value
+    else:
+        extra["exe_authentic"] = authentic
     _arguments(process, about, extra, absent)
     container = _surroundings(process.surroundings, about, extra, absent)
     if absent:
@@ -123,6 +140,9 @@ def _executable(image: Image, about: Document, extra: Document, absent: dict[str
         extra["exe_cut"] = True
     extra["exe_deleted"] = bool(flags & PROCESS_EXE_GONE)
     extra["exe_memfd"] = _is_memfd(image)
+    if image.exe_mode:
+        extra["exe_uid"] = str(image.exe_uid)
+        extra["exe_mode"] = f"{image.exe_mode & _PERMISSIONS:04o}"
 
 
 def _is_memfd(image: Image) -> bool:
@@ -149,6 +169,8 @@ def _arguments(process: Process, about: Document, extra: Document, absent: dict[
         absent["args"] = _why_no_arguments(process).value
         return
     about["args"] = [printable(arg) for arg in args]
+    if len(args) > 1 or not cut:
+        extra["argv0"] = about["args"][0]
     if cut:
         extra["args_cut"] = True
 

@@ -19,7 +19,7 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 
 ORIGIN = ecs.Origin(
     "host.example", "0123456789abcdef0123456789abcdef", "tracepoint",
-    "8a7e5b1c-0d2f-4e3a-9b6c-112233445566",
+    "8a7e5b1c-0d2f-4e3a-9b6c-112233445566", 4_026_531_841,
 )  # fmt: skip
 
 DECODER = Decoder()

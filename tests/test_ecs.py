@@ -111,6 +111,10 @@ def test_document_of_a_call_that_succeeded() -> None:
                 "login_uid": "1001",
                 "exe_deleted": False,
                 "exe_memfd": False,
+                "exe_uid": "0",
+                "exe_mode": "0755",
+                "exe_authentic": True,
+                "argv0": "loader",
                 "absent": {
                     "working_directory": "not_told",
                     "ancestors": "not_told",

@@ -6,7 +6,9 @@ Against /proc, which is asked while the process waits, or against what the proce
 
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -153,6 +155,11 @@ def test_everything_is_as_proc_has_it(tmp_path: Path, tiny: Path) -> None:
         assert f"pid:[{extra['pid_namespace']}]" == waiting.link("ns/pid")
         assert f"mnt:[{extra['mount_namespace']}]" == waiting.link("ns/mnt")
         assert f"user:[{extra['user_namespace']}]" == waiting.link("ns/user")
+        assert extra["argv0"] == "tiny"
+        file = os.stat(f"/proc/{waiting.pid}/exe")
+        assert extra["exe_uid"] == str(file.st_uid)
+        assert extra["exe_mode"] == f"{stat.S_IMODE(file.st_mode):04o}"
+        assert extra["exe_authentic"] is True
         login = waiting.read("loginuid").decode()
         assert extra.get("login_uid") == (None if login == str((1 << 32) - 1) else login)
         effective = process["thread"]["capabilities"]["effective"]
@@ -332,6 +339,7 @@ def test_a_deleted_executable(tmp_path: Path, tiny: Path) -> None:
     assert document["process"]["executable"] == str(copy)
     assert document["bpf"]["process"]["exe_deleted"] is True
     assert document["bpf"]["process"]["exe_memfd"] is False
+    assert document["bpf"]["process"]["exe_authentic"] is True
 
 
 def test_an_executable_named_as_if_deleted(tmp_path: Path, tiny: Path) -> None:
@@ -355,6 +363,7 @@ def test_an_executable_that_never_had_a_path(tmp_path: Path, tiny: Path) -> None
         os.close(fd)
     assert document["process"]["executable"] == r"memfd:ghost\n"
     assert document["bpf"]["process"]["exe_memfd"] is True
+    assert document["bpf"]["process"]["exe_authentic"] is False
 
 
 def test_an_executable_deeper_than_is_followed(tmp_path: Path, tiny: Path) -> None:
@@ -376,6 +385,60 @@ def test_an_executable_deeper_than_is_followed(tmp_path: Path, tiny: Path) -> No
         assert document["bpf"]["process"]["exe_cut"] is True
         assert true.endswith("/" + shown)
         assert shown.endswith("d58/d59/deep")
+
+
+@pytest.mark.parametrize(
+    ("uid", "mode"), [(12345, 0o755), (0, 0o777), (0, 0o775), (0, 0o757), (0, 0o4755), (0, 0o555)]
+)
+def test_an_executable_that_others_can_write_to(
+    tmp_path: Path, tiny: Path, uid: int, mode: int
+) -> None:
+    copy = Path(shutil.copy(tiny, tmp_path / "copy"))
+    os.chown(copy, uid, 0)
+    copy.chmod(mode)
+    with _waiting(copy, ["tiny", "wait"]) as waiting:
+        extra = _seen(tmp_path / "out", waiting)["bpf"]["process"]
+    assert (extra["exe_uid"], extra["exe_mode"]) == (str(uid), f"{mode:04o}")
+    assert extra["exe_authentic"] is (uid == 0 and not mode & 0o022)
+
+
+FROM_ELSEWHERE = """
+    mount --bind {other} {program}
+    exec 3<{program}
+    tail -f /dev/null --pid=$$ >/dev/null 2>&1 &
+    exec nsenter --mount=/proc/{host}/ns/mnt /proc/self/fd/3 wait
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "authentic"),
+    [
+        # As a service with PrivateTmp= has it.
+        ("exec {program} wait", True),
+        ("mount -t tmpfs none /mnt; exec {program} wait", True),
+        ("mount --bind {other} {program}; exec {program} wait", False),
+        ("mount -t tmpfs none {place}; cp {other} {program}; exec {program} wait", False),
+        ("mount --bind {inner} {place}; exec {program} wait", False),
+        # Back in the namespace of the host, but the file is from a mount of this one.
+        (FROM_ELSEWHERE, False),
+    ],
+)
+def test_the_same_path_in_another_mount_namespace(
+    tmp_path: Path, tiny: Path, script: str, authentic: bool
+) -> None:
+    place, inner = tmp_path / "place", tmp_path / "inner"
+    for directory in place, inner:
+        directory.mkdir()
+        shutil.copy(tiny, directory / "agent")
+    names = {"program": place / "agent", "place": place, "inner": inner, "host": os.getpid(),
+             "other": inner / "agent"}  # fmt: skip
+    command = ["unshare", "-m", "sh", "-ec", textwrap.dedent(script).format(**names)]
+    with _waiting("/usr/bin/unshare", command) as waiting:
+        _ready(waiting)
+        document = _seen(tmp_path / "out", waiting)
+        true = waiting.link("exe")
+    assert document["process"]["executable"] == true == str(place / "agent")
+    assert document["bpf"]["process"]["exe_authentic"] is authentic
 
 
 @pytest.mark.parametrize("place", ["bind mount", "bound file", "chroot", "tmpfs", "hidden"])

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpfsnoop.events.call import Call, Image
-from bpfsnoop.events.process import Ancestor, Container, Missing, Process, Surroundings, arguments
+from bpfsnoop.events.process import (
+    Ancestor,
+    Container,
+    Missing,
+    Process,
+    Surroundings,
+    arguments,
+    exe_authentic,
+    exe_by_itself,
+)
 from bpfsnoop.events.process_document import CAPABILITIES, capabilities, entity_id
 from bpfsnoop.events.text import process as line
 from bpfsnoop.events.wire import (
@@ -24,6 +33,7 @@ from calls import call_of, image_of, process_of, without_task
 from documents import ORIGIN, document_of
 
 CALL = call_of(22, b"\3\0\0\0")
+HOST = ORIGIN.mount_namespace
 ID = "0123456789abcdef" * 4
 POD = "8a7e5b1c-0d2f-4e3a-9b6c-112233445566"
 
@@ -158,13 +168,122 @@ def test_arguments_that_only_proc_knows() -> None:
     assert beside(None, cut)["args_cut"] is True
 
 
+@pytest.mark.parametrize(
+    ("flags", "told", "argv0"),
+    [
+        (0, b"a\0b\0", "a"),
+        (0, b"\0b\0", ""),
+        (0, b"a title", "a title"),
+        (0, b"\x1b\0", r"\33"),
+        (0, b"", None),
+        (CUT, b"a\0b", "a"),
+        # There may be more of it.
+        (CUT, b"a", None),
+        (PROCESS_ARGS_UNREAD, b"", None),
+    ],
+)
+def test_the_first_argument(flags: int, told: bytes, argv0: str | None) -> None:
+    assert beside(image_of(flags=flags, args=told), NOTHING).get("argv0") == argv0
+
+
+# --- Whether the executable is what its path says ----------------------------------------
+
+ELSEWHERE = 4_026_532_999
+GONE = PROCESS_EXE_GONE
+SAME, OTHER = NOTHING._replace(exe_on_host=True), NOTHING._replace(exe_on_host=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "found", "authentic"),
+    [
+        ({}, None, True),
+        ({"exe_mode": 0o104755}, None, True),
+        ({"exe_mode": 0o100555}, OTHER, True),
+        ({"exe_uid": 1000}, SAME, False),
+        ({"exe_uid": 0xFFFF_FFFF}, SAME, False),
+        ({"exe_mode": 0o100775}, SAME, False),
+        ({"exe_mode": 0o100757}, SAME, False),
+        ({"exe_mode": 0o100777}, SAME, False),
+        ({"exe_mode": 0}, SAME, "no_btf"),
+        ({"exe": b""}, SAME, "unreadable"),
+        ({"flags": PROCESS_EXE_CUT}, SAME, False),
+        ({"flags": PROCESS_EXE_CUT, "exe_mode": 0}, SAME, False),
+        ({"flags": PROCESS_EXE_PSEUDO, "exe": b"memfd:x"}, SAME, False),
+        ({"flags": PROCESS_KERNEL, "exe": b"", "exe_mode": 0}, None, "kernel_thread"),
+        # Deleted, as when its package was upgraded while it ran.
+        ({"flags": GONE}, None, True),
+        ({"flags": GONE, "exe_uid": 1000}, None, False),
+        ({"flags": GONE, "exe_mount_namespace": ELSEWHERE}, SAME, False),
+        # From a mount of another namespace, or of none.
+        ({"exe_mount_namespace": ELSEWHERE}, SAME, True),
+        ({"exe_mount_namespace": ELSEWHERE}, OTHER, False),
+        ({"exe_mount_namespace": 0}, SAME, True),
+        ({"exe_mount_namespace": 0}, OTHER, False),
+        ({"exe_mount_namespace": ELSEWHERE, "exe_uid": 1000}, None, False),
+        ({"exe_mount_namespace": ELSEWHERE}, None, "not_told"),
+        ({"exe_mount_namespace": ELSEWHERE}, NOTHING, "not_told"),
+        *(({"exe_mount_namespace": ELSEWHERE},
+           NOTHING._replace(missing={"exe_on_host": why}), why.value) for why in Missing),
+    ],
+)  # fmt: skip
+def test_an_executable_is_what_its_path_says(
+    change: dict[str, Any], found: Surroundings | None, authentic: bool | str
+) -> None:
+    image = image_of(**change)
+    reason = {} if isinstance(authentic, bool) else {"exe_authentic": authentic}
+    told = {"exe_authentic": authentic} if isinstance(authentic, bool) else {}
+    extra = beside(image, found)
+    assert {key: extra[key] for key in extra if key == "exe_authentic"} == told
+    reasons = absent(image, found)
+    assert {key: reasons[key] for key in reasons if key == "exe_authentic"} == reason
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ({}, True),
+        ({"exe_mount_namespace": 0}, True),
+        ({"exe_mount_namespace": HOST}, False),
+        ({"exe_uid": 1}, False),
+        ({"exe_mode": 0o100775}, False),
+        ({"exe_mode": 0}, False),
+        ({"flags": GONE}, False),
+        ({"flags": PROCESS_EXE_CUT}, False),
+        ({"flags": PROCESS_KERNEL}, False),
+    ],
+)
+def test_the_host_is_asked_only_if_that_decides(change: dict[str, int], asked: bool) -> None:
+    """Whoever calls has chosen the path."""
+    image = image_of(**{"exe_mount_namespace": ELSEWHERE, **change})
+    assert (exe_by_itself(image, HOST) is None) == asked
+
+
+def test_a_namespace_that_nobody_knows_is_nobody_s() -> None:
+    """Neither is a mount without a namespace one of a host without."""
+    process = process_of(CALL, image_of(exe_mount_namespace=0), SAME)
+    extra = document_of(CALL, process, origin=ORIGIN._replace(mount_namespace=0))["bpf"]["process"]
+    assert "exe_authentic" not in extra
+    assert extra["absent"]["exe_authentic"] == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("mode", "shown"),
+    [(0o100755, "0755"), (0o104711, "4711"), (0o101777, "1777"), (0o100000, "0000")],
+)
+def test_whose_file_it_is(mode: int, shown: str) -> None:
+    extra = beside(image_of(exe_uid=0xFFFF_FFFE, exe_mode=mode))
+    assert (extra["exe_uid"], extra["exe_mode"]) == ("4294967294", shown)
+    assert not {"exe_uid", "exe_mode"} & beside(image_of(exe_mode=0)).keys()
+
+
 # --- What is not known, and why ----------------------------------------------------------
 
 
 def test_of_a_process_of_which_nothing_was_told() -> None:
     assert absent(None, None) == dict.fromkeys(
-        ("executable", "parent", "args", "working_directory", "ancestors", "cgroup"), "not_told"
-    )
+        ("executable", "exe_authentic", "parent", "args", "working_directory", "ancestors",
+         "cgroup"), "not_told",
+    )  # fmt: skip
 
 
 def test_on_a_kernel_that_does_not_tell() -> None:
@@ -172,12 +291,14 @@ def test_on_a_kernel_that_does_not_tell() -> None:
     process = process_of(call, None, FOUND, Missing.NO_BTF)
     document = document_of(call, process)
     assert document["bpf"]["process"]["absent"] == dict.fromkeys(
-        ("entity_id", "start", "executable", "parent"), "no_btf"
+        ("entity_id", "start", "executable", "exe_authentic", "parent"), "no_btf"
     )
     assert not {"entity_id", "start", "executable", "parent"} & document["process"].keys()
     assert "capabilities" not in document["process"]["thread"]
     assert "effective" not in document["user"]
-    assert document["bpf"]["process"].keys() == {"cgroup_id", "cgroup", "in_container", "absent"}
+    assert document["bpf"]["process"].keys() == {
+        "cgroup_id", "cgroup", "in_container", "argv0", "absent",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("reason", list(Missing))
@@ -191,13 +312,14 @@ def test_every_reason_is_told(what: str, reason: Missing) -> None:
     ("image", "found", "reasons"),
     [
         (image_of(flags=PROCESS_KERNEL, exe=b"", args=b""), FOUND._replace(args=None),
-         {"executable": "kernel_thread", "args": "kernel_thread"}),
-        (image_of(exe=b""), FOUND, {"executable": "unreadable"}),
+         {"executable": "kernel_thread", "exe_authentic": "kernel_thread",
+          "args": "kernel_thread"}),
+        (image_of(exe=b""), FOUND, {"executable": "unreadable", "exe_authentic": "unreadable"}),
         (image_of(args=b""), FOUND, {"args": "empty"}),
         (image_of(args=b"", flags=PROCESS_ARGS_UNREAD), FOUND._replace(args=None),
          {"args": "unreadable"}),
-        (None, FOUND._replace(args=()), {"executable": "not_told", "parent": "not_told",
-                                         "args": "empty"}),
+        (None, FOUND._replace(args=()), {"executable": "not_told", "exe_authentic": "not_told",
+                                         "parent": "not_told", "args": "empty"}),
         # The first process has no ancestors.
         (image_of(), FOUND._replace(ancestors=()), {"ancestors": "empty"}),
         (image_of(), FOUND._replace(cgroup=None), {"cgroup": "not_told"}),
@@ -389,7 +511,7 @@ BYTES = st.binary(max_size=12)
 U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
 IMAGES = st.builds(
     Image, U32, st.just(0) | U64, U64, st.just(0) | U64, U64, U32,
-    st.integers(0, 127), U32, U32, U32, U32,
+    st.integers(0, 127), st.just(0) | U32, st.just(0) | U32, U32, st.just(HOST) | U32,
     BYTES, BYTES | st.just(b"memfd:x"), BYTES | st.just(b"a\0b\0"),
 )  # fmt: skip
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=5)
@@ -405,9 +527,11 @@ SURROUNDINGS = st.builds(
     cgroup=st.none() | BYTES,
     container=st.none() | st.builds(Container, PRINTABLE, PRINTABLE, PRINTABLE),
     missing=st.dictionaries(
-        st.sampled_from(["args", "working_directory", "ancestors", "cgroup"]) | PRINTABLE,
+        st.sampled_from(["args", "working_directory", "ancestors", "cgroup", "exe_on_host"])
+        | PRINTABLE,
         st.sampled_from(Missing),
     ),
+    exe_on_host=st.none() | st.booleans(),
 )
 
 EXPLAINED = ("entity_id", "start", "executable", "parent", "args", "working_directory", "ancestors")
@@ -447,10 +571,22 @@ def test_any_process_has_a_line_and_a_document_that_explains_what_it_lacks(
     assert ("cgroup" in document["bpf"]["process"]) != ("cgroup" in reasons)
     if "cgroup" in document["bpf"]["process"]:
         assert ("in_container" in document["bpf"]["process"]) != ("in_container" in reasons)
-    for what in ["pid_namespace", "user_namespace", "cap_bpf"] if call.has_task else []:
+    of_task = ["pid_namespace", "user_namespace", "cap_bpf"] if call.has_task else []
+    for what in ["exe_authentic", *of_task]:
         assert (what in document["bpf"]["process"]) != (what in reasons), what
     if parent := document["process"].get("parent"):
         assert ("name" in parent) != ("parent_name" in reasons)
+
+
+@settings(deadline=None)
+@given(IMAGES, SURROUNDINGS)
+def test_what_others_can_write_is_never_authentic(image: Image, found: Surroundings) -> None:
+    for other in (
+        image._replace(exe_uid=1),
+        image._replace(exe_mode=0o100666),
+        image._replace(flags=PROCESS_EXE_PSEUDO),
+    ):
+        assert exe_authentic(process_of(CALL, other, found), HOST) is not True
 
 
 def test_documents_of_two_hosts_do_not_mix() -> None:

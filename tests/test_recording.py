@@ -65,7 +65,10 @@ from terminal import shown
 MAGIC = b"\x93bpfsnoop recording 1\n"
 KERNEL_NAMES = {"bpf_cmd": {0: "BPF_MAP_CREATE", 70: "BPF_MAP_TELEPORT"}}
 BOOT_ID = "8a7e5b1c-0d2f-4e3a-9b6c-112233445566"
-ABOUT = Header("Linux 6.1 x86_64", "host", "0123", BOOT_ID, "tracepoint", KERNEL_NAMES)
+ABOUT = Header(
+    "Linux 6.1 x86_64", "host", "0123", BOOT_ID, "tracepoint", KERNEL_NAMES,
+    mount_namespace=4_026_531_841,
+)  # fmt: skip
 TOTALS = Totals({0: CommandCount(5, 2), 63: CommandCount(1, 0)}, 0, 0, 0, 1_700_000_000 * 10**9)
 
 CALLS = [
@@ -123,7 +126,7 @@ def test_what_was_recorded_is_read() -> None:
 
 def test_a_replay_is_the_run() -> None:
     source = Replay(io.BytesIO(RECORDED), "FILE")
-    assert source.origin == Origin("host", "0123", "tracepoint", BOOT_ID)
+    assert source.origin == Origin("host", "0123", "tracepoint", BOOT_ID, 4_026_531_841)
     assert source.kernel_names == KERNEL_NAMES
     batches = [([seen.call for seen in batch.calls], batch.clock_offset_ns)
                for batch in source.batches() if batch.calls]  # fmt: skip
@@ -264,6 +267,9 @@ NONSENSE = "FILE: has a header that makes no sense"
         {"host_id": 7},
         {"boot_id": b"\x1b".decode()},
         {"boot_id": None},
+        {"mount_namespace": None},
+        {"mount_namespace": -1},
+        {"mount_namespace": 1 << 32},
         {"probe": ["tracepoint"]},
         {"probe": "\x1b[2J"},
         {"kernel_names": []},
@@ -460,6 +466,7 @@ SURROUNDINGS = Surroundings(
 UNKNOWN = Surroundings(
     None, args_cut=False, cwd=None, ancestors=(), ancestors_cut=False, cgroup=None,
     container=None, missing={"args": Missing.GONE, "ancestors": Missing.REPLACED},
+    exe_on_host=True,
 )  # fmt: skip
 
 
@@ -576,7 +583,7 @@ def _frames_of(file: io.BytesIO) -> list[Frame]:
 
 PLAIN: dict[str, Any] = {
     "args": None, "args_cut": False, "cwd": None, "ancestors": [], "ancestors_cut": False,
-    "cgroup": None, "container": None, "missing": {},
+    "cgroup": None, "container": None, "missing": {}, "exe_on_host": None,
 }  # fmt: skip
 KEY = [1, 2, 3, 4]
 
@@ -614,6 +621,8 @@ def _process_payload(key: object = KEY, **changes: object) -> object:
         _process_payload(missing={"args": "a whim"}),
         _process_payload(missing={"args": None}),
         _process_payload(missing={"\u001b[2J": "unreadable"}),
+        _process_payload(exe_on_host=1),
+        _process_payload(exe_on_host="yes"),
     ],
 )  # fmt: skip
 def test_a_process_that_makes_no_sense(process: object) -> None:

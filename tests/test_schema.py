@@ -234,7 +234,7 @@ _SURROUNDINGS = Surroundings(
     ),
     missing={},
 )
-_CUT = image_of(flags=PROCESS_EXE_CUT | PROCESS_ARGS_CUT, args=b"load")
+_CUT = image_of(flags=PROCESS_EXE_CUT | PROCESS_ARGS_CUT, args=b"loader\0-")
 
 FULL = document_of(_FULL_CALL, process_of(_FULL_CALL, _CUT, _SURROUNDINGS), message="bpf(...)")
 """A document with everything that one can have, but for what only the next two have."""

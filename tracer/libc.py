@@ -20,8 +20,12 @@ _SYS_PERF_EVENT_OPEN: Final = {
 _SYS_FSOPEN: Final = 430  # the same on all architectures
 _SYS_FSCONFIG: Final = 431
 _SYS_FSMOUNT: Final = 432
+_SYS_OPENAT2: Final = 437
 _FSCONFIG_CMD_CREATE: Final = 6
 _CLOEXEC: Final = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
+
+_RESOLVE_NO_SYMLINKS: Final = 0x04
+_RESOLVE_IN_ROOT: Final = 0x10
 
 _PERF_TYPE_TRACEPOINT: Final = 2
 PERF_ATTR_SIZE: Final = 128  # PERF_ATTR_SIZE_VER7
@@ -73,6 +77,20 @@ def detached_mount(fstype: str) -> int:
         )
     finally:
         os.close(context)
+
+
+def open_path(root_fd: int, path: bytes) -> int:
+    """openat2(2), since Linux 5.6: names a file, and does not open it.
+
+    :param root_fd: a directory, which is the root of path.
+    :returns: a descriptor with O_PATH and close-on-exec, the caller's.
+    :raises OSError: with the kernel's errno; ELOOP if there is a symbolic link on the way.
+    """
+    # struct open_how: flags, mode, resolve
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_IN_ROOT)
+    buffer = ctypes.create_string_buffer(how, len(how))
+    root, size = ctypes.c_long(root_fd), ctypes.c_long(len(how))
+    return _checked(_libc.syscall(_SYS_OPENAT2, root, path, buffer, size))
 
 
 def attach_tracepoint(event_id: int, prog_fd: int) -> int:

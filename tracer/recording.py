@@ -35,6 +35,7 @@ _MAP_BTF: Final = Struct("=7I")
 _ID: Final = Struct("=I")
 _MAX_PAYLOAD: Final = 1 << 24
 _MAX_TIME_NS: Final = (1 << 63) - 1
+_U32_MAX: Final = (1 << 32) - 1
 _U64_MAX: Final = (1 << 64) - 1
 _MAX_COUNT: Final = 1 << 48  # more than anybody counts to, and sums stay within 64 bits
 
@@ -62,6 +63,8 @@ class Header(NamedTuple):
     kernel_names: Mapping[str, Mapping[int, str]]
     own: frozenset[Identity] = frozenset()
     """The tracer's own maps, programs and links."""
+    mount_namespace: int = 0
+    """The host's; 0 if not known."""
 
 
 class Writer(Protocol):
@@ -209,8 +212,9 @@ class Recording:
                 for enum, constants in about.pop("kernel_names").items()
             }
             own = frozenset((_number(kind), _number(number)) for kind, number in about.pop("own"))
+            mounts = _number(about.pop("mount_namespace"), _U32_MAX)
             texts = {key: _printable(text) for key, text in about.items()}
-            return Header(**texts, kernel_names=names, own=own)
+            return Header(**texts, kernel_names=names, own=own, mount_namespace=mounts)
         except _NONSENSE as error:
             raise RecordingError(f"{self._path}: has a header that makes no sense") from error
 
@@ -342,6 +346,7 @@ def _surroundings(about: list[Any]) -> Surroundings:
         cgroup=_bytes_or_none(plain.cgroup),
         container=Container(*map(_printable, container)) if container else None,
         missing={_identifier(what): Missing(why) for what, why in plain.missing.items()},
+        exe_on_host=_truth_or_none(plain.exe_on_host),
     )
 
 
@@ -353,6 +358,12 @@ def _bytes(text: Any) -> bytes:
 
 def _bytes_or_none(text: Any) -> bytes | None:
     return None if text is None else _bytes(text)
+
+
+def _truth_or_none(value: Any) -> bool | None:
+    if value is not None and type(value) is not bool:
+        raise ValueError("neither true nor false")
+    return value
 
 
 # What a file says need not be what we wrote: nothing of it may upset a terminal or

@@ -10,13 +10,14 @@ from ..events.call import Call, Totals
 from ..events.ecs import Origin
 from ..events.errors import RecordingError, WireError
 from ..events.notice import Notice
-from ..events.process import Process, Surroundings
+from ..events.process import Process, Surroundings, exe_by_itself
 from ..events.value import printable
 from . import recording
 from .assembly import Assembly
 from .callers import Callers, Key
 from .checks import Checks
 from .guard import Identity, identities
+from .host import HostMounts
 from .loader import Loaded
 from .map_types import AskedTypes, KnownTypes
 from .process import ProcFs
@@ -102,7 +103,10 @@ class Live:
         witness: Witness | None = None,
         map_types: bool = True,
     ) -> None:
-        self.origin = Origin(_hostname(), _machine_id(), loaded.probe, _boot_id())
+        self._host = HostMounts()
+        self.origin = Origin(
+            _hostname(), _machine_id(), loaded.probe, _boot_id(), self._host.namespace
+        )
         self.kernel_names = loaded.facts.names
         self.own = identities(loaded.fds.values())
         self._program = program
@@ -184,6 +188,8 @@ class Live:
         image = self._assembly.run_by(key.pid, key.start_ns, key.exec_id)
         parent = (image.parent_tgid, image.parent_start_ns) if image else None
         found = self._proc.surroundings(key.pid, key.start_ns, key.cgroup_id, key.exec_id, parent)
+        if image and exe_by_itself(image, self.origin.mount_namespace) is None:
+            found = self._host.with_exe(found, image)
         if self._recorder:
             self._recorder.process(key, found)
         return found
@@ -192,7 +198,7 @@ class Live:
         origin = self.origin
         header = Header(
             _kernel_release(), origin.hostname, origin.host_id, origin.boot_id, origin.probe,
-            self.kernel_names, self.own,
+            self.kernel_names, self.own, origin.mount_namespace,
         )  # fmt: skip
         recorder = Recorder(file, header)
         recorder.clock(self._clock_offset_ns)
@@ -209,7 +215,9 @@ class Replay:
         self._recording = Recording(file, path)
         self._path = path
         header = self._recording.header
-        self.origin = Origin(header.hostname, header.host_id, header.probe, header.boot_id)
+        self.origin = Origin(
+            header.hostname, header.host_id, header.probe, header.boot_id, header.mount_namespace
+        )
         self.kernel_names = header.kernel_names
         self.own = header.own
         self._finished = False
