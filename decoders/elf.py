@@ -101,7 +101,7 @@ def programs_in(data: bytes) -> list[Code]:
         return [Code("", data)]
     try:
         return [code for code in _sections(data) if code.insns]
-    except (error, IndexError) as reason:
+    except (error, IndexError, OverflowError) as reason:
         raise ValueError("a broken object file") from reason
 
 

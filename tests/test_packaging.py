@@ -55,7 +55,7 @@ def test_all_code_is_installed_and_no_tests(wheel: zipfile.ZipFile) -> None:
 
 
 def test_all_data_is_installed_unchanged(wheel: zipfile.ZipFile) -> None:
-    """The kernel program with its headers, eight stubs and wire.h, the defaults, the schema."""
+    """The kernel program with its headers, eight stubs and wire.h, defaults, schema, rules."""
     kernel = ROOT / "tracer" / "kernel"
     headers = [*(kernel / "include").rglob("*.h")]
     assert len(headers) == 8
@@ -63,6 +63,8 @@ def test_all_data_is_installed_unchanged(wheel: zipfile.ZipFile) -> None:
         ROOT / "config.yaml",
         ROOT / "events" / "wire.h",
         ROOT / "events" / "schema.json",
+        ROOT / "rules" / "lists.yaml",
+        *(ROOT / "rules" / "pack").rglob("*.yml"),
         *kernel.glob("*.[ch]"),
         *headers,
     ]
