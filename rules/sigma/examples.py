@@ -21,6 +21,7 @@ from .lines import Lined, Path
 KEYS: Final = ("examples", "counterexamples")
 _TIMES: Final = "times"
 _AFTER: Final = "after"
+_AT_ONCE: Final = "0s"
 _SCALARS: Final = (str, int, float, bool)
 
 
@@ -45,7 +46,8 @@ def _step(event: Mapping[str, Any]) -> Step:
 
 def _seconds(timespan: Any) -> int:
     """:raises ValueError: it is no time span, SigmaError included."""
-    return SigmaCorrelationTimespan(str(timespan)).seconds
+    # Of correlations none is permitted.
+    return 0 if timespan == _AT_ONCE else SigmaCorrelationTimespan(str(timespan)).seconds
 
 
 def example_mistakes(document: Lined, fields: Fields) -> Iterator[Mistake]:
