@@ -73,6 +73,14 @@ _SOUND: Final = {
     for probe, tests in _TESTS.items()
 }
 _WORKING: Final = (_NOTICED, *_OBJECTS)
+# Where anybody may try to load programs, and root may load all kinds.
+_JUDGED: Final = {
+    f"{series}-rules": Guest(
+        series, ("tests/test_live_rules.py", "-k", "not what_hosts_do"),
+        prepare="echo 0 >/proc/sys/kernel/unprivileged_bpf_disabled",
+    )
+    for series in ("6.12", "7.2")
+}  # fmt: skip
 _DEGRADED: Final = {
     "6.12-no-lsm": Guest(
         "6.12", _WORKING, kernel="lsm=landlock,yama", dead=("lsm",),
@@ -91,4 +99,4 @@ _DEGRADED: Final = {
         prepare="grep -q Y /sys/module/syscall/parameters/x32",
     ),
 }  # fmt: skip
-GUESTS: Final[Mapping[str, Guest]] = _SOUND | _DEGRADED
+GUESTS: Final[Mapping[str, Guest]] = _SOUND | _JUDGED | _DEGRADED
