@@ -151,7 +151,9 @@ def _facts(alert: Alert) -> Iterator[str]:
         field: found for field, found in alert.matched.items() if field not in _KNOWN
     }
     for field in alert.rule.fields:
-        if field not in shown and (there := list(values(getter(field)(alert.document)))):
+        if field in shown or field in _KNOWN:
+            continue
+        if there := list(values(getter(field)(alert.document))):
             shown[field] = there
     told = ((field, _several(found)) for field, found in shown.items())
     yield from islice((f"{field}={text}" for field, text in told if text), _SHOWN_FIELDS)

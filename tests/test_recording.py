@@ -28,6 +28,7 @@ from bpfsnoop.events.notice import Notice, Reason
 from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
 from bpfsnoop.events.text import process as process_line
 from bpfsnoop.events.value import Style
+from bpfsnoop.rules import correlate
 from bpfsnoop.tracer.callers import Key
 from bpfsnoop.tracer.facts import Facts
 from bpfsnoop.tracer.loader import Loaded
@@ -59,7 +60,7 @@ from calls import (
     without_task,
 )
 from documents import ORIGIN, VALIDATOR, checked, document_of
-from rule_texts import detection
+from rule_texts import correlation, detection
 from terminal import shown
 
 MAGIC = b"\x93bpfsnoop recording 1\n"
@@ -790,3 +791,17 @@ def test_alerts_only_is_nothing_without_rules(
 ) -> None:
     said = "bpfsnoop: --alerts-only shows what rules find: add --rules default\n"
     assert shown(capfd, "replay", recording, "--alerts-only") == (2, [], said)
+
+
+def test_correlations_that_may_be_missing_are_told(
+    recording: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(correlate, "GROUPS_MAX", 1)
+    rules = tmp_path / "often.yml"
+    often = correlation("often", type="event_count", rules=["it"], group_by=["bpf.cmd"],
+                        condition={"gte": 2})  # fmt: skip
+    rules.write_text(detection({"bpf.size|exists": True}, name="it") + "---\n" + often)
+    _, _, err = shown(capfd, "replay", recording, "--rules", rules)
+    said = "bpfsnoop: 3 groups of events had to make room: a correlation may be missing"
+    assert said in err.splitlines()

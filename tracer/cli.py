@@ -149,6 +149,8 @@ def _judged(outcome: Outcome, options: Config) -> int:
         return _CANNOT
     for sentence in _losses(totals, outcome.names):
         say(sentence)
+    if outcome.forgotten:
+        say(f"{outcome.forgotten} groups of events had to make room: a correlation may be missing")
     return _LOST if options.strict and not totals.complete else _DONE
 
 

@@ -29,6 +29,8 @@ class Outcome(NamedTuple):
     """Of the counter slots in ``totals``."""
     problem: str
     """One sentence on why the source was over early; mostly empty."""
+    forgotten: int = 0
+    """Groups of correlated events that had to make room: so many alerts may be missing."""
 
 
 def collect_seldom() -> None:
@@ -64,7 +66,7 @@ def run(
     end = source.end()
     stream.end(end.totals)
     output.flush()
-    return Outcome(end.totals, stream.names, end.problem)
+    return Outcome(end.totals, stream.names, end.problem, judge.forgotten if judge else 0)
 
 
 class _Stream:
