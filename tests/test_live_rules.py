@@ -183,10 +183,18 @@ def test_a_loader_that_pretends_to_be_another(tmp_path: Path, place: Path) -> No
     assert found.rules == {"bpf_loader_masquerades": "high"}
 
 
-def test_a_load_below_a_network_service(tmp_path: Path, place: Path) -> None:
+def test_a_load_below_a_network_service(place: Path) -> None:
+    """The loader is gone when somebody looks, and the service goes on."""
     service = shutil.copy(os.path.realpath("/bin/sh"), place / "nginx")
-    found = judged(tmp_path, service, "-c", f"{place}/loader helper:5; :")
-    assert found.rules == {"bpf_load_by_service_descendant": "high"}
+    with Tracer(*RULES).ready() as tracer:
+        argv = [service, "-c", f"{place}/loader helper:5; read line"]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as running:
+            line = tracer.read_until(tracer.process.stdout, "bpf_load_by_service_descendant")
+            running.communicate(b"over\n")
+        alert = json.loads(line.splitlines()[-1])
+        tracer.stop()
+    assert alert["process"]["name"] == "loader"
+    assert alert["process"]["ancestors"][0]["executable"] == str(service)
 
 
 def test_a_load_in_a_container(tmp_path: Path, place: Path) -> None:
