@@ -259,6 +259,7 @@ def notice_document(
     if cause:
         known = facts(cause.process, origin.boot_id, origin.mount_namespace)
         document |= _caller(cause.event.call, known, time_ns - notice.time_ns)
+        bpf["process"] = _bpf_process(cause.event.call, known)
     elif notice.pid:
         document["process"] = {"pid": notice.pid, "thread": {"id": notice.tid}}
     return document

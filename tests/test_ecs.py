@@ -19,6 +19,8 @@ from bpfsnoop.events.call import (
     PartState,
     Totals,
 )
+from bpfsnoop.events.notice import Notice, Reason
+from bpfsnoop.events.object import Described
 from bpfsnoop.events.value import JSON
 from bpfsnoop.events.wire import COMMAND_OTHER
 from calls import (
@@ -636,6 +638,18 @@ def test_any_kind_of_loss_makes_it_incomplete(
     document = checked(ecs.loss_document(totals, {}, ORIGIN, sequence=1))
     assert document["bpf"]["loss"]["complete"] is complete
     assert "outcome" not in document["event"], "a measurement neither succeeds nor fails"
+
+
+def test_a_notice_says_as_much_of_a_process_as_the_call_that_it_is_about() -> None:
+    call = call_of(22, FREEZE, objects={0: map_of()})
+    process = process_of(call, image_of())
+    notice = Notice(Reason.OWN_CHANGED, 5, touched=Described(map_of(), "BPF_MAP_TYPE_HASH"))
+    cause = ecs.Cause(DECODER.decode(call), process, 3)
+    document = checked(ecs.notice_document(notice, ORIGIN, time_ns=6, sequence=4, cause=cause))
+    assert document["bpf"]["process"] == document_of(call, process)["bpf"]["process"]
+    silent = Notice(Reason.PROBE_SILENT, 5, probe="enter_bpf")
+    document = checked(ecs.notice_document(silent, ORIGIN, time_ns=6, sequence=4))
+    assert "process" not in document["bpf"]
 
 
 def test_every_command_has_its_event_type() -> None:
