@@ -85,6 +85,16 @@ def test_a_correlation_has_sequences_as_examples() -> None:
                                             examples=[[{**LOAD, "times": 2}]])) == []  # fmt: skip
 
 
+def test_events_may_happen_at_once() -> None:
+    """As many as a second has: hundreds fit into a short time span."""
+    at_once = [{**LOAD, "times": 500, "after": "0s"}]
+    soon = correlation("soon", type="event_count", rules=["load"], condition={"gte": 500},
+                       timespan="10s")  # fmt: skip
+    assert (
+        wrong(with_examples(RULE, examples=[LOAD]), with_examples(soon, examples=[at_once])) == []
+    )
+
+
 def test_a_correlation_over_a_correlation() -> None:
     twice = correlation("twice", type="event_count", rules=["often"], condition={"gte": 2})
     texts = (
