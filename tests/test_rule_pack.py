@@ -2,6 +2,7 @@
 """The rules that are installed: each finds what it says, and trusts nobody by name alone."""
 
 import errno
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from bpfsnoop.tracer import installed
 from bpfsnoop.tracer.cache import Cache
 from bpfsnoop.tracer.rule_files import load
 from documents import SCHEMA, VALIDATOR
+from running import ROOT
 
 PACK = load(["default"], {}, Cache(""), with_examples=True)
 BY_NAME = {rule.name: rule for rule in PACK}
@@ -468,3 +470,26 @@ def test_a_correlation_is_about_one_process_program_or_user(rule: Rule) -> None:
     for example in rule.examples:
         for step in example.steps:
             assert group in step.fields
+
+
+# --- What is said of the pack ------------------------------------------------------------
+
+
+def test_the_manual_has_a_row_for_each_rule() -> None:
+    rows = re.findall(
+        r"^\| `(bpf_\w+)` \| (\w+) \| (.+) \| ([T\d., ]+) \|$",
+        (ROOT / "docs" / "rules.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    alerting = [rule for rule in PACK if not rule.name.startswith(BLOCK)]
+    assert sorted(rows) == sorted(
+        (
+            rule.name,
+            rule.level,
+            rule.title,
+            ", ".join(technique.id for technique in attack.techniques(rule.tags)),
+        )
+        for rule in alerting
+    )
+    said = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"- {len(alerting)} rules with ATT&CK" in said
