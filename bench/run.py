@@ -19,23 +19,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import NamedTuple
 
-from bpfsnoop.decoders.decode import Decoder
-from bpfsnoop.events import ecs, text
-from bpfsnoop.events.event import Event
-from bpfsnoop.events.lines import JsonLines
-from bpfsnoop.events.process import Process
+import languages
+import stages
 from bpfsnoop.tracer import libc, own
-from bpfsnoop.tracer.assembly import Assembly
-from bpfsnoop.tracer.callers import Callers
-from bpfsnoop.tracer.pipeline import collect_seldom
 from bpfsnoop.tracer.tracefs import Tracefs
-from stream import records
 
 BPFSNOOP = [sys.executable, "-m", "bpfsnoop"]
 HERE = Path(__file__).resolve().parent
 ROUNDS = 5
-STREAM = 50_000
-
 
 CALLS = ("lookup", "load", "getppid")
 BPFTRACE = """
@@ -79,7 +70,9 @@ def main() -> None:
         print(f"start to attached, warm {min(run.seconds for run in warm):8.2f} s")
         print(f"resident memory (RSS)   {warm[-1].resident:8.1f} MB  while tracing")
     print()
-    _decoding()
+    stages.main()
+    print()
+    languages.main()
     print()
     _overhead()
 
@@ -150,52 +143,6 @@ def _start(options: Sequence[str]) -> Start:
         status = Path(f"/proc/{tracer.pid}/status").read_text()
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
     return Start(seconds, int(kilobytes) * 1024 / 1e6)
-
-
-def _decoding() -> None:
-    """Calls per second on one core, after each stage."""
-    collect_seldom()
-    stream = records(STREAM)
-    origin = ecs.Origin("host", "", "fentry")
-
-    def stages() -> dict[str, Callable[[bytes], object]]:
-        assembly, callers = Assembly(), Callers(lambda key: None)
-        decoder, lines = Decoder(sees_inside=True), JsonLines(origin)
-
-        def decoded(record: bytes) -> tuple[Event, Process] | None:
-            call = assembly.feed(record)
-            if call is None:
-                return None
-            return decoder.decode(call), callers.of(call, assembly.image(call))
-
-        def to_json(record: bytes) -> None:
-            if seen := decoded(record):
-                event, process = seen
-                lines.event(event, process, time_ns=event.call.start_ns, sequence=1)
-
-        def to_text(record: bytes) -> None:
-            if seen := decoded(record):
-                text.call(seen[0])
-                text.result(seen[0])
-
-        return {
-            "put together": assembly.feed,
-            "and decoded": decoded,
-            "... to a text line": to_text,
-            "... to a JSON line": to_json,
-        }
-
-    print("one core, 90 % lookups and updates, 9 % others, 1 % loads:")
-    for name in stages():
-        seconds = min(_cpu_seconds(stages()[name], stream) for _ in range(ROUNDS))
-        print(f"  {name:<22} {STREAM / seconds:10,.0f} calls/s")
-
-
-def _cpu_seconds(stage: Callable[[bytes], object], stream: Sequence[bytes]) -> float:
-    begin = time.process_time()
-    for record in stream:
-        stage(record)
-    return time.process_time() - begin
 
 
 def _overhead() -> None:

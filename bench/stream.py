@@ -4,6 +4,7 @@
 90 % are lookups and updates of map elements, 9 % other commands, 1 % program loads.
 """
 
+import hashlib
 from struct import pack
 
 from bpfsnoop.events.wire import (
@@ -46,11 +47,12 @@ _MIX: tuple[tuple[int, bytes], ...] = (
 
 
 _MAP = OBJECT.pack(OBJECT_MAP, 12, 1, 4, 8, 1024, 0, 0, b"sessions", b"")
-_PROG = OBJECT.pack(OBJECT_PROG, 31, 6, 0, 0, 0, 0, 0, b"count_packets", b"12345678")
 _KEY = (PART_MEMORY, 8, b"\1\2\3\4")
 _VALUE = (PART_MEMORY, 16, b"\1\2\3\4\5\6\7\x08")
 _BEHIND = (PART_OBJECT, 0, _MAP)
 _INSNS = bytes.fromhex("b700000000000000") * 63 + bytes.fromhex("9500000000000000")
+_TAG = hashlib.sha256(_INSNS).digest()[:8]  # as the kernel has it, or the load would be suspect
+_PROG = OBJECT.pack(OBJECT_PROG, 31, 6, 0, 0, 0, 0, 0, b"count_packets", _TAG)
 _PARTS: dict[int, tuple[tuple[int, int, bytes], ...]] = {
     0: ((PART_RESULT, 0, _MAP),),
     1: (_BEHIND, _KEY, _VALUE),
