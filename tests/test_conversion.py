@@ -106,7 +106,7 @@ def test_detections_without_exists_are_converted_to_eql(
 
 def test_lists_and_filters_are_in_the_queries(converted: Mapping[str, Converted]) -> None:
     for backend in ("esql", "splunk"):
-        (query,) = converted[backend]["bpf_user_memory_write"]["queries"]
+        (query,) = converted[backend]["bpf_send_signal"]["queries"]
         assert "/usr/lib/systemd/systemd-executor" in query  # of %trusted_bpf_loaders%
         assert "/usr/local/bin/tetragon" in query  # of a filter
     for rules in converted.values():
