@@ -2,6 +2,10 @@
 """Whether the host has a file at a path, and that nothing is waited for to find out."""
 
 import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,6 +139,35 @@ def test_what_is_on_another_file_system_is_not_looked_up(
     fake.mounted(*mounts)
     monkeypatch.setattr(libc, "open_path", lambda *_: pytest.fail("looked up"))
     assert fake.has() is False
+
+
+def test_a_file_server_that_came_since_is_not_waited_for(fake: FakeHost) -> None:
+    """Who may mount one below a directory of his own chooses the moment, and when to answer."""
+    place = fake.root / "usr/bin/served"
+    place.mkdir()
+    with silent_file_server(place):
+        assert fake.has(b"/usr/bin/served/agent") is False
+
+
+@contextmanager
+def silent_file_server(place: Path) -> Iterator[None]:
+    try:
+        fd = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"/dev/fuse: {error.strerror}")
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0"
+    mount = ["mount", "-i", "-t", "fuse", "-o", options, "none", str(place)]
+    gives_up = threading.Timer(5, os.close, [fd])  # so that whoever waits fails
+    try:
+        if os.geteuid() or subprocess.run(mount, pass_fds=[fd], check=False).returncode:
+            pytest.skip("no file server can be mounted")
+        gives_up.start()
+        yield
+    finally:
+        if gives_up.is_alive():
+            gives_up.cancel()
+            os.close(fd)
+        subprocess.run(["umount", "-l", str(place)], check=False)
 
 
 def test_another_mount_than_the_list_has(fake: FakeHost) -> None:

@@ -3,7 +3,9 @@
 
 Whoever calls has chosen the path, and could have us wait for ever at a file server or an
 automounter of theirs. So it is looked up only where the host has the executable's own file
-system, and without following symbolic links.
+system, without following symbolic links, and only among the names that the kernel remembers: of
+a file that runs it does, with all directories above. Something else may be mounted there between
+one look and the next.
 """
 
 import errno
@@ -19,6 +21,7 @@ _MOUNTS_BYTES: Final = 16 << 20
 _FDINFO_BYTES: Final = 4096
 _MINOR_BITS: Final = 20  # MINORBITS, include/linux/kdev_t.h
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")  # proc_pid_mountinfo(5)
+_TRIES: Final = 8
 
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -64,19 +67,30 @@ class HostMounts:
     def _is(self, path: bytes, mount: int, ino: int) -> bool:
         root_fd = os.open(f"{self._host}/root", os.O_PATH | os.O_DIRECTORY)
         try:
-            fd = libc.open_path(root_fd, path)
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                return False
-            raise
+            fd = _open(root_fd, path)
         finally:
             os.close(root_fd)
+        if fd is None:
+            return False
         try:
             about = _read(f"{self._self}/fdinfo/{fd}", _FDINFO_BYTES)
         finally:
             os.close(fd)
         fields = dict(line.split(b":", 1) for line in about.split(b"\n") if b":" in line)
         return (int(fields[b"mnt_id"]), int(fields[b"ino"])) == (mount, ino)
+
+
+def _open(root_fd: int, path: bytes) -> int | None:
+    for _ in range(_TRIES):
+        try:
+            return libc.open_path(root_fd, path)
+        except BlockingIOError:  # it is not remembered, or somewhere something was just mounted
+            continue
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
+            return None
+    return None
 
 
 def _namespace(process: str) -> int:

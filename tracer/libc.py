@@ -26,6 +26,8 @@ _CLOEXEC: Final = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
 
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_IN_ROOT: Final = 0x10
+_RESOLVE_CACHED: Final = 0x20  # since Linux 5.12
+_RESOLVE: Final = _RESOLVE_NO_SYMLINKS | _RESOLVE_IN_ROOT | _RESOLVE_CACHED
 
 _PERF_TYPE_TRACEPOINT: Final = 2
 PERF_ATTR_SIZE: Final = 128  # PERF_ATTR_SIZE_VER7
@@ -80,14 +82,15 @@ def detached_mount(fstype: str) -> int:
 
 
 def open_path(root_fd: int, path: bytes) -> int:
-    """openat2(2), since Linux 5.6: names a file, and does not open it.
+    """openat2(2): names a file, and does not open it. No file system is asked for anything.
 
     :param root_fd: a directory, which is the root of path.
     :returns: a descriptor with O_PATH and close-on-exec, the caller's.
-    :raises OSError: with the kernel's errno; ELOOP if there is a symbolic link on the way.
+    :raises OSError: with the kernel's errno; ELOOP if there is a symbolic link on the way, EAGAIN
+        if the kernel does not remember all names on it, or something there just changed.
     """
     # struct open_how: flags, mode, resolve
-    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_IN_ROOT)
+    how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE)
     buffer = ctypes.create_string_buffer(how, len(how))
     root, size = ctypes.c_long(root_fd), ctypes.c_long(len(how))
     return _checked(_libc.syscall(_SYS_OPENAT2, root, path, buffer, size))
