@@ -35,6 +35,8 @@ class Missing(Enum):
     """What was read is not of the form that the kernel gives it."""
     TOO_LONG = "too_long"
     """A path longer than the 4096 bytes in which the kernel tells paths. Somebody made it so."""
+    SUBVOLUMES = "subvolumes"
+    """Its file system has the same numbers of inodes in each subvolume."""
     KERNEL_THREAD = "kernel_thread"
     """There is no such thing: it runs in the kernel only."""
     NO_CGROUP = "no_cgroup"

@@ -177,6 +177,18 @@ def test_another_mount_than_the_list_has(fake: FakeHost) -> None:
     assert fake.has() is False
 
 
+@pytest.mark.parametrize("kind", [b"btrfs", b"bcachefs"])
+def test_numbers_of_inodes_that_are_not_unique(fake: FakeHost, kind: bytes) -> None:
+    """There each subvolume has its own: whoever may write to one makes files with the number
+    that a file of the host has in another."""
+    mountinfo = fake.proc / "1/mountinfo"
+    mountinfo.write_bytes(mountinfo.read_bytes().replace(b" ext4 ", b" %s " % kind))
+    assert fake.has() is Missing.SUBVOLUMES
+    fake.mounted((b"8:301", b"/"), (b"8:300", b"/mnt"))
+    mountinfo.write_bytes(mountinfo.read_bytes().replace(b" ext4 ", b" %s " % kind))
+    assert fake.has() is False
+
+
 @pytest.mark.parametrize("mounts", [b" 8:300 ", b"\n8 8:300 \n", b"x y 8:300 / / rw\n"])
 def test_a_list_that_is_none(fake: FakeHost, mounts: bytes) -> None:
     (fake.proc / "1/mountinfo").write_bytes(mounts)

@@ -11,7 +11,7 @@ one look and the next.
 import errno
 import os
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..events.call import Image
 from ..events.process import Missing, Surroundings
@@ -23,7 +23,17 @@ _MINOR_BITS: Final = 20  # MINORBITS, include/linux/kdev_t.h
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")  # proc_pid_mountinfo(5)
 _TRIES: Final = 8
 
+_SUBVOLUMES: Final = {b"btrfs", b"bcachefs"}
+"""File systems whose numbers of inodes are unique in a subvolume only."""
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+class _Mount(NamedTuple):
+    id: int
+    device: bytes
+    """Major and minor number."""
+    kind: bytes
+    """The type of its file system."""
 
 
 class HostMounts:
@@ -58,13 +68,15 @@ class HostMounts:
         """
         try:
             mount = _mount_of(path, dev, _read(f"{self._host}/mountinfo", _MOUNTS_BYTES))
-            return mount is not None and self._is(path, mount, ino)
+            if mount is None:
+                return False
+            return Missing.SUBVOLUMES if mount.kind in _SUBVOLUMES else self._is(path, mount, ino)
         except ValueError:
             return Missing.NONSENSE
         except (OSError, KeyError):  # the number of the inode is there since Linux 5.14
             return Missing.UNREADABLE
 
-    def _is(self, path: bytes, mount: int, ino: int) -> bool:
+    def _is(self, path: bytes, mount: _Mount, ino: int) -> bool:
         root_fd = os.open(f"{self._host}/root", os.O_PATH | os.O_DIRECTORY)
         try:
             fd = _open(root_fd, path)
@@ -77,7 +89,7 @@ class HostMounts:
         finally:
             os.close(fd)
         fields = dict(line.split(b":", 1) for line in about.split(b"\n") if b":" in line)
-        return (int(fields[b"mnt_id"]), int(fields[b"ino"])) == (mount, ino)
+        return (int(fields[b"mnt_id"]), int(fields[b"ino"])) == (mount.id, ino)
 
 
 def _open(root_fd: int, path: bytes) -> int | None:
@@ -109,8 +121,8 @@ def _read(path: str, limit: int) -> bytes:
     return data
 
 
-def _mount_of(path: bytes, dev: int, mounts: bytes) -> int | None:
-    """The id of the mount that a path leads to, if that has the file system of dev.
+def _mount_of(path: bytes, dev: int, mounts: bytes) -> _Mount | None:
+    """The mount that a path leads to, if that has the file system of dev.
 
     :param mounts: of /proc/PID/mountinfo.
     :raises ValueError: that is not what it looks like.
@@ -118,15 +130,16 @@ def _mount_of(path: bytes, dev: int, mounts: bytes) -> int | None:
     device = b"%d:%d" % (dev >> _MINOR_BITS, dev & ((1 << _MINOR_BITS) - 1))
     if b" %s " % device not in mounts:  # as with most containers; there may be thousands
         return None
-    nearest, found = b"", None
+    nearest, found = b"", _Mount(0, b"", b"")
     for line in mounts.split(b"\n"):
         if line:
-            number, _, its_device, _, point, _ = line.split(b" ", 5)
+            number, _, its_device, _, point, rest = line.split(b" ", 5)
             point = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 8)]), point)
             # Of several at one place the last one counts.
             if len(point) >= len(nearest) and _is_below(path, point):
-                nearest, found = point, int(number) if its_device == device else None
-    return found
+                kind = rest.partition(b" - ")[2].partition(b" ")[0]
+                nearest, found = point, _Mount(int(number), its_device, kind)
+    return found if found.device == device else None
 
 
 def _is_below(path: bytes, point: bytes) -> bool:
