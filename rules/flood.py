@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same alert again and again: told once, and then how often it came."""
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any, Final
 
 from .alert import Alert, latest
@@ -24,7 +25,6 @@ class _Told:
     """What one rule found in one process, since an alert was told."""
 
     rule: Rule
-    since_ns: int
     held: Alert | None = None
     """Those after it, as one."""
 
@@ -50,7 +50,10 @@ class Flood:
 
     def __init__(self, interval_ns: int) -> None:
         self._interval_ns = interval_ns
-        self._told: OrderedDict[Hashable, _Told] = OrderedDict()  # oldest first
+        self._told: dict[Hashable, _Told] = {}
+        self._ends: list[tuple[int, int, Hashable]] = []
+        """Of the interval of each, as a heap: the time, a number of its own, the key."""
+        self._number = count()
         self._processes: dict[int, int] = {}
 
     def take(self, alert: Alert) -> Sequence[Alert]:
@@ -64,11 +67,11 @@ class Flood:
             key = rule, _ANY
         told = self._told.get(key)
         if told is None:
-            self._told[key] = _Told(alert.rule, alert.time_ns)
+            told = self._told[key] = _Told(alert.rule)
+            self._wait(key, alert.time_ns)
             self._processes[rule] = self._processes.get(rule, 0) + 1
             if key[1] != _ANY:
                 return [*due, alert]
-            told = self._told[key]
         told.hold(alert if key[1] != _ANY else alert._replace(processes=0))
         return due
 
@@ -77,17 +80,18 @@ class Flood:
 
         :param now_ns: by the clock of ``Alert.time_ns``.
         """
-        while self._told:
-            key, told = next(iter(self._told.items()))
-            if now_ns - told.since_ns < self._interval_ns:
-                return
-            del self._told[key]
+        while self._ends and self._ends[0][0] <= now_ns:
+            end_ns, _, key = heappop(self._ends)
+            told = self._told[key]
             if told.held is None:
+                del self._told[key]
                 self._forget(id(told.rule))
             else:
-                yield told.held
-                # It goes on: the next ones wait again.
-                self._told[key] = _Told(told.rule, now_ns)
+                # It goes on: the next ones wait again, if they come before the next interval
+                # is over, whenever somebody asks.
+                self._wait(key, end_ns)
+                held, told.held = told.held, None
+                yield held
 
     def rest(self) -> Iterator[Alert]:
         """What still waits, at the end."""
@@ -95,7 +99,11 @@ class Flood:
             if told.held is not None:
                 yield told.held
         self._told.clear()
+        self._ends.clear()
         self._processes.clear()
+
+    def _wait(self, key: Hashable, since_ns: int) -> None:
+        heappush(self._ends, (since_ns + self._interval_ns, next(self._number), key))
 
     def _forget(self, rule: int) -> None:
         self._processes[rule] -= 1

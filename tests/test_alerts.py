@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Alerts: what a reader of one has, as a document and as a line; and floods of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -245,6 +246,36 @@ def test_what_is_over_begins_anew() -> None:
     assert taken(flood, [alert_at(1), alert_at(100), alert_at(200)]) == [
         (1, 1), (1, 100), (1, 200),
     ]  # fmt: skip
+
+
+def test_what_waited_does_not_make_the_next_one_wait() -> None:
+    """Nobody may have looked meanwhile, as in a replay of what came hours apart."""
+    flood = Flood(MINUTE)
+    assert taken(flood, [alert_at(1), alert_at(2), alert_at(3600)]) == [(1, 1), (1, 2), (1, 3600)]
+    assert taken(flood, [alert_at(3610), alert_at(3661)]) == [(1, 3610)]
+    assert [alert.matches for alert in flood.rest()] == [1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 600), st.integers(0, 3)), max_size=60),
+    st.lists(st.integers(0, 600), max_size=20),
+)
+def test_the_same_is_told_however_often_somebody_looks(
+    alerts: list[tuple[int, int]], looks: list[int]
+) -> None:
+    """Live it is done all the time, in a replay only when events come."""
+    live, replay = Flood(MINUTE), Flood(MINUTE)
+    told: list[Alert] = []
+    for second, pid in sorted([*alerts, *((second, -1) for second in looks)]):
+        told += live.take(alert_at(second, pid)) if pid >= 0 else live.due(second * SECOND)
+    again = [told for second, pid in sorted(alerts) for told in replay.take(alert_at(second, pid))]
+    assert Counter(map(counted, [*told, *live.rest()])) == Counter(
+        map(counted, [*again, *replay.rest()])
+    )
+
+
+def counted(alert: Alert) -> tuple[int, int, str, int]:
+    return alert.document["process"]["pid"], alert.matches, alert.since, alert.time_ns
 
 
 def test_processes_and_rules_are_told_apart() -> None:

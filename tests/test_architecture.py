@@ -29,7 +29,8 @@ PURE = {"events", "decoders", "rules"}
 # All that the pure floors take from the standard library.
 PURE_LIBRARY = {
     "array", "bisect", "collections", "collections.abc", "dataclasses", "datetime", "difflib",
-    "enum", "errno", "functools", "ipaddress", "itertools", "re", "struct", "types", "typing",
+    "enum", "errno", "functools", "heapq", "ipaddress", "itertools", "re", "struct", "types",
+    "typing",
 }  # fmt: skip
 # Functions of it, and builtins, that pure code does not call.
 IMPURE = {
