@@ -73,6 +73,19 @@ def latest(events: Sequence[int]) -> tuple[int, ...]:
     return tuple(events[-_EVENTS_MAX:])
 
 
+def lean(alert: Alert) -> Alert:
+    """The same, with no more of what is large in its event than is told of it."""
+    bpf = alert.document.get("bpf", {})
+    shown = {tuple(field.split(".")[1:3]) for field in alert.rule.fields}
+    small = {
+        part: inner
+        if part not in _LARGE
+        else {name: inner[name] for name in inner if (part, name) in shown}
+        for part, inner in bpf.items()
+    }
+    return alert._replace(document={**alert.document, "bpf": small})
+
+
 def alert_document(alert: Alert, *, sequence: int) -> Document:
     """:param sequence: number of the alert in its stream."""
     event = alert.document

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, Final
 
-from .alert import Alert, latest
+from .alert import Alert, latest, lean
 from .document import getter
 from .rule import Rule
 
@@ -29,6 +29,7 @@ class _Told:
     """Those after it, as one."""
 
     def hold(self, alert: Alert) -> None:
+        alert = lean(alert)
         if self.held is None:
             self.held = alert._replace(since=str(alert.document["@timestamp"]))
             return

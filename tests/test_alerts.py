@@ -3,6 +3,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -295,6 +296,23 @@ def test_ever_new_processes_hide_no_other_rule_and_fill_no_memory() -> None:
     assert [alert.matches for alert in told] == [5_000 - PROCESSES_MAX]
     assert "in many processes" in str(told[0])
     assert taken(flood, [alert_at(400, pid=9)]) == [(1, 400)]
+
+
+def test_of_what_waits_only_what_is_told_of_it_is_kept() -> None:
+    """The instructions of a program may be megabytes, and there may be a thousand that wait."""
+    rule = replace(RULE, fields=("bpf.memory.pathname.text", "bpf.attr.map_fd"))
+    memory = {"pathname": {"text": "/sys/fs/bpf/x"}, "insns": {"data": "00" * 1_000_000}}
+    found = alert_at(1, rule=rule)
+    found.document["bpf"] = {"size": 4, "memory": memory, "attr": {"map_fd": 3, "bpf_fd": 4}}
+    flood = Flood(MINUTE)
+    assert taken(flood, [found, found]) == [(1, 1)]
+    (held,) = flood.rest()
+    assert held.document["bpf"] == {
+        "size": 4, "memory": {"pathname": {"text": "/sys/fs/bpf/x"}}, "attr": {"map_fd": 3},
+    }  # fmt: skip
+    assert str(held) == str(found)
+    assert alert_document(held, sequence=1)["bpf"] == alert_document(found, sequence=1)["bpf"]
+    assert len(found.document["bpf"]["memory"]) == 2
 
 
 def test_without_an_interval_each_is_told() -> None:
