@@ -80,6 +80,20 @@ def test_everything_wrong_with_any_file_is_told_at_once(rules_dir: Path, tmp_pat
     ]
 
 
+def test_paths_that_cannot_be_any(tmp_path: Path) -> None:
+    """The empty one is a variable that was not set, and not the current directory."""
+    long, loop = "a" * 5000, tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(UsageError) as caught:
+        load([long, "", str(loop), "a\0b"], {}, NOWHERE)
+    assert list(map(str, caught.value.mistakes)) == [
+        "a path of rules is empty",
+        f"{long}: cannot read it: File name too long",
+        f"{loop}: cannot read it: Too many levels of symbolic links",
+        "a\0b: embedded null byte",
+    ]
+
+
 def test_too_many_files_are_too_many(rules_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule_files, "FILES_MAX", 2)
     assert [mistake for mistake in mistakes(rules_dir) if "more than 2 files" in mistake]

@@ -74,8 +74,10 @@ def _judged_fields() -> Fields:
 
 
 def _files(paths: Sequence[str], mistakes: list[Mistake]) -> Iterator[Path]:
-    for path in (installed.RULES if path == _OURS else Path(path) for path in paths):
-        if not path.is_dir():
+    if "" in paths:
+        mistakes.append(Mistake("a path of rules is empty"))
+    for path in (installed.RULES if path == _OURS else Path(path) for path in paths if path):
+        if not os.path.isdir(path):  # Path.is_dir() raises what it cannot look at
             yield path
             continue
         found = sorted(
