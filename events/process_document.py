@@ -71,7 +71,8 @@ def capabilities(bits: int) -> list[str]:
 def bpf_capable(call: Call) -> bool | None:
     """What the kernel's ``bpf_capable()`` says of who made the call; None if nobody knows.
 
-    Capabilities of other user namespaces than the initial one do not count, whoever has them.
+    Capabilities of other user namespaces than the initial one do not count, whoever has them; but
+    a call that brings a token of such a namespace (BPF_TOKEN_CREATE) may be granted all the same.
     """
     if not call.capabilities & _BPF_CAPABLE:
         return False
