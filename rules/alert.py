@@ -27,6 +27,7 @@ _KNOWN: Final = (
 call above it."""
 _EVENTS_MAX: Final = 32
 _VALUES_MAX: Final = 32
+_VALUE_MAX: Final = 1_024  # characters
 _SHOWN_VALUES: Final = 3
 _SHOWN_FIELDS: Final = 4
 _SHOWN_TEXT: Final = 100
@@ -86,6 +87,23 @@ def lean(alert: Alert) -> Alert:
     return alert._replace(document={**alert.document, "bpf": small})
 
 
+def together(held: Alert, alert: Alert) -> Alert:
+    """Many matches of a rule and one more, as one alert: its facts are those of all."""
+    alert = lean(alert)
+    matched = {
+        field: [*held.matched.get(field, ()), *alert.matched.get(field, ())]
+        for field in {**held.matched, **alert.matched}
+    }
+    last = max(held, alert, key=lambda one: str(one.document["@timestamp"]))
+    return alert._replace(
+        document=last.document,
+        matched={field: _texts(dict.fromkeys(_texts(found))) for field, found in matched.items()},
+        events=latest(tuple(dict.fromkeys((*held.events, *alert.events)))),
+        matches=held.matches + alert.matches,
+        since=min(held.since, str(alert.document["@timestamp"])),
+    )
+
+
 def alert_document(alert: Alert, *, sequence: int) -> Document:
     """:param sequence: number of the alert in its stream."""
     event = alert.document
@@ -102,7 +120,7 @@ def alert_document(alert: Alert, *, sequence: int) -> Document:
     if outcome := _text(event, "event.outcome"):
         about["outcome"] = outcome
     if alert.since:
-        about |= {"start": alert.since, "end": event["@timestamp"]}
+        about |= {"start": alert.since, "end": max(alert.since, event["@timestamp"])}
     document: Document = {key: event[key] for key in _COPIED if key in event}
     document |= {"event": about, "message": str(alert), "rule": _rule(alert.rule)}
     if threat := _threat(alert.rule):
@@ -195,7 +213,7 @@ def _who(alert: Alert) -> Iterator[str]:
 
 def _texts(found: Iterable[Any]) -> list[str]:
     spelled = (text(value) for value in found)
-    return [one for one in spelled if one is not None][:_VALUES_MAX]
+    return [one[:_VALUE_MAX] for one in spelled if one is not None][:_VALUES_MAX]
 
 
 def _text(document: Document, field: str) -> str:

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, Final
 
-from .alert import Alert, latest, lean
+from .alert import Alert, lean, together
 from .document import getter
 from .rule import Rule
 
@@ -29,14 +29,10 @@ class _Told:
     """Those after it, as one."""
 
     def hold(self, alert: Alert) -> None:
-        alert = lean(alert)
         if self.held is None:
-            self.held = alert._replace(since=str(alert.document["@timestamp"]))
-            return
-        events = latest(tuple(dict.fromkeys((*self.held.events, *alert.events))))
-        self.held = alert._replace(
-            events=events, matches=self.held.matches + alert.matches, since=self.held.since
-        )
+            self.held = lean(alert)._replace(since=str(alert.document["@timestamp"]))
+        else:
+            self.held = together(self.held, alert)
 
 
 class Flood:

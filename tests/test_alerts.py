@@ -233,6 +233,33 @@ def test_the_first_is_told_at_once_and_the_others_as_one() -> None:
     assert list(flood.rest()) == []
 
 
+def test_what_is_told_as_one_has_the_facts_of_all() -> None:
+    """Whoever raises a rule with something harmless first hides nothing by it."""
+    flood = Flood(MINUTE)
+    helpers = [["a"], ["b"], ["b", "rare"], ["c"], ["x" * 5000], *[[str(n)] for n in range(50)]]
+    for second, found in enumerate(helpers, 1):
+        list(flood.take(alert_at(second)._replace(matched={"bpf.prog.helpers": found})))
+    (rest,) = flood.rest()
+    values = rest.matched["bpf.prog.helpers"]
+    assert values[:4] == ["b", "rare", "c", "x" * 1024]
+    assert len(values) == 32
+
+
+def test_the_end_is_not_before_the_start() -> None:
+    """A long call may return last, though it began first."""
+    flood = Flood(MINUTE)
+    full = document_of(FREEZE)
+    for second in (1, 9, 5):
+        alert = alert_at(second)
+        document = {**full, "@timestamp": alert.document["@timestamp"]}
+        list(flood.take(alert._replace(document=document)))
+    (rest,) = flood.rest()
+    about = checked(alert_document(rest, sequence=1))["event"]
+    assert (about["start"], about["end"]) == (
+        ecs.timestamp(5 * SECOND), ecs.timestamp(9 * SECOND),
+    )  # fmt: skip
+
+
 def test_what_goes_on_is_told_once_in_each_interval() -> None:
     flood = Flood(MINUTE)
     assert taken(flood, [alert_at(second) for second in range(1, 200)]) == [

@@ -499,14 +499,16 @@ def test_alerts_may_be_all_that_is_shown(path: Path, output: Output, format_: st
     options = replace(DEFAULTS, format=format_, rules=("default",), alerts_only=True)
     (sink,) = sinks_for(options, output, ORIGIN, several=True, names=ReplayNames())
     sink.event(DECODER.decode(FREEZE), WHO, NOON, 1)
-    sink.notice(Notice(Reason.WITNESS_GONE, 5, probe="gone"), None, NOON, 2)
+    sink.notice(Notice(Reason.PROG_UNLOADED, 5, prog=prog_of()), None, NOON, 2)
+    sink.notice(Notice(Reason.PROBE_SILENT, 5, probe="enter_bpf"), None, NOON, 2)
     sink.alert(FROZEN, 3)
     sink.losses(Totals({3: CommandCount(5, 1, 0)}, 0, 0, 0, 0), {}, 4, final=False)
     sink.end()
     output.flush()
     lines = path.read_text().splitlines()
-    assert len(lines) == 2
-    assert "Frozen" in lines[0]
+    assert len(lines) == 3
+    assert "calls go unseen" in lines[0]
+    assert "Frozen" in lines[1]
 
 
 def test_programs_are_saved_though_only_alerts_are_shown(output: Output, tmp_path: Path) -> None:

@@ -187,8 +187,10 @@ def _list(parse_one: Parser, *, commas: bool = True) -> Parser:
 def _lists(value: Any) -> Mapping[str, tuple[str, ...]]:
     """What names stand for in rules: a mapping, or ``NAME=ITEM,ITEM`` of the command line."""
     if isinstance(value, list) and all(isinstance(one, str) and "=" in one for one in value):
-        split = (one.partition("=") for one in value)
-        value = {name: items.split(",") for name, _, items in split}
+        given: dict[str, list[str]] = {}
+        for name, _, items in (one.partition("=") for one in value):
+            given.setdefault(name, []).extend(items.split(","))
+        value = given
     if not isinstance(value, dict):
         raise ValueError("must be names, each with a list: NAME=ITEM,ITEM")
     return {_list_name(name): _list_items(items) for name, items in value.items()}
@@ -201,8 +203,10 @@ def _list_name(value: Any) -> str:
 
 
 def _list_items(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(map(_text, value)):
-        raise ValueError("a list must have items, each of them text")
+    if not isinstance(value, list) or not value:
+        raise ValueError("a list must have items")
+    if not all(isinstance(item, str) and _text(item) for item in value):
+        raise ValueError("items of a list must be text")
     return tuple(value)
 
 

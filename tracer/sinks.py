@@ -348,7 +348,7 @@ class JsonSink:
 
 
 class AlertsOnly:
-    """Of what another sink would write, alerts and losses."""
+    """Of what another sink would write, alerts, losses, and that somebody fools us."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -360,7 +360,8 @@ class AlertsOnly:
         pass
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
-        pass
+        if notice.action == "integrity":
+            self._sink.notice(notice, cause, time_ns, sequence)
 
 
 @dataclass
