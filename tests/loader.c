@@ -6,6 +6,9 @@
  *                arguments are zero) and returns
  *   type:N       the next programs are of this type
  *   name:TEXT    and have this name
+ *   pad:N        the next programs have N instructions more, all of them before the rest
+ *   log:N        and a log of N bytes for the verifier
+ *   comm:TEXT    calls itself this
  *   load         asks for a program that returns 0
  *   nested       asks for one that itself makes a bpf(2) call
  *   reject:N     N times for one that the verifier refuses
@@ -27,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -36,7 +40,8 @@ enum { CALL = 0x85, EXIT = 0x95, MOV64_IMM = 0xb7, ARRAY = 2, RAW_TRACEPOINT_PRO
 
 struct insn { uint8_t code, registers; int16_t off; int32_t imm; };
 
-static uint32_t type = RAW_TRACEPOINT_PROG, flags;
+static uint32_t type = RAW_TRACEPOINT_PROG, flags, padding, log_size;
+static char log_text[4096];
 static char name[16];
 static int last = -1;	/* descriptor of the last program or map that was made */
 static int result;
@@ -61,14 +66,23 @@ static void load(struct insn *insns, uint32_t count)
 	} attr = { .type = type, .count = count, .insns = (uintptr_t)insns,
 		   .license = (uintptr_t)"GPL", .flags = flags };
 
+	if (log_size) {
+		attr.log_level = 1;
+		attr.log_size = log_size;
+		attr.log = (uintptr_t)log_text;
+	}
+
 	memcpy(attr.name, name, sizeof(name));
 	last = bpf(PROG_LOAD, &attr, sizeof(attr));
 }
 
 static void load_helper(int helper)
 {
-	struct insn insns[8] = { { 0 } };
-	int at = 0;
+	struct insn *insns = calloc(8 + padding, sizeof(*insns));
+	uint32_t at = 0;
+
+	while (at < padding)
+		insns[at++] = (struct insn){ MOV64_IMM, 0, 0, 0 };
 
 	for (int reg = 1; helper && reg <= 5; reg++)
 		insns[at++] = (struct insn){ MOV64_IMM, reg, 0, 0 };
@@ -77,6 +91,7 @@ static void load_helper(int helper)
 	insns[at++] = (struct insn){ MOV64_IMM, 0, 0, 0 };
 	insns[at++] = (struct insn){ EXIT, 0, 0, 0 };
 	load(insns, at);
+	free(insns);
 }
 
 /* Of type SYSCALL; it is never run. */
@@ -185,6 +200,12 @@ static void act(const char *word)
 		type = number;
 	} else if (IS("name:")) {
 		strncpy(name, value, sizeof(name) - 1);
+	} else if (IS("pad:")) {
+		padding = number;
+	} else if (IS("log:")) {
+		log_size = number;
+	} else if (IS("comm:")) {
+		prctl(PR_SET_NAME, value);
 	} else if (IS("load")) {
 		load_helper(0);
 	} else if (IS("nested")) {

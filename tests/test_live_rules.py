@@ -119,11 +119,17 @@ ATTACKS: Mapping[str, Attack] = {
     ),
     "calls can be made to fail": Attack(["type:2", "helper:58"], overridden),
     "processes can be killed": Attack(["helper:109"], always("bpf_send_signal")),
+    "most of a program is out of sight": Attack(
+        ["pad:5000", "helper:109"], always("bpf_load_half_seen")
+    ),
     "a loader that loads": Attack(["nested"], always("bpf_nested_loader")),
     "a rootkit's name": Attack(
         ["name:handle_getdents", "helper:5"], always("bpf_rootkit_object_name")
     ),
     "the verifier is tried": Attack(["reject:30"], always("bpf_verifier_bruteforce")),
+    "the verifier is tried without room for its log": Attack(
+        ["log:200", "reject:30"], always("bpf_verifier_bruteforce")
+    ),
     "other's objects are opened": Attack(["maps:15"], always("bpf_object_enumeration")),
     "a pin in an odd place": Attack(
         ["map:x", "pin:/mnt/x"], always("bpf_pin_suspicious_path"), [*BPFFS, "/mnt"]
@@ -180,6 +186,43 @@ def test_a_loader_that_pretends_to_be_another(tmp_path: Path, place: Path) -> No
     script = "import os, sys; os.execv(sys.argv[1], ['[kworker/0:1]', 'helper:5'])"
     found = judged(tmp_path, sys.executable, "-c", script, place / "loader")
     assert found.rules == {"bpf_loader_masquerades": "high"}
+    found = judged(tmp_path, place / "loader", "comm:kworker/0:1", "helper:5")
+    assert found.rules == {"bpf_loader_masquerades": "high"}
+
+
+def test_several_processes_of_nobody_ask(tmp_path: Path, place: Path) -> None:
+    """None of them often enough by itself."""
+    ask = f"{place}/loader user:{NOBODY} info:250"
+    found = judged(tmp_path, "sh", "-c", f"{ask}; {ask}")
+    assert found.rules == {"bpf_info_read_primitive": "high"}
+
+
+PRELOADED = """
+#include <sys/syscall.h>
+#include <unistd.h>
+__attribute__((constructor)) static void tries(void)
+{
+    for (int at = 0; at < 10; at++)
+        syscall(SYS_bpf, 0, (unsigned[16]){ 2, 4, 8, 1 }, 64);
+    _exit(0);
+}
+"""
+
+
+def test_nobody_tries_from_within_systemd(tmp_path: Path, place: Path) -> None:
+    systemd = Path("/usr/lib/systemd/systemd")
+    restricted = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+    if not systemd.exists() or not restricted.exists() or restricted.read_text() == "0\n":
+        pytest.skip("no systemd, or users may make maps")
+    library = place / "preloaded.so"
+    compiler = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(compiler, input=PRELOADED.encode(), check=True)
+    script = (
+        f"import os; os.setuid({NOBODY});"
+        f"os.execve('{systemd}', ['systemd', '--user'], {{'LD_PRELOAD': '{library}'}})"
+    )
+    found = judged(tmp_path, sys.executable, "-c", script)
+    assert found.rules == {"bpf_unprivileged_spray": "medium"}
 
 
 def test_a_load_below_a_network_service(place: Path) -> None:

@@ -289,6 +289,11 @@ ROOTLESS = {
     "bpf.process.cap_bpf": False, "bpf.attr.prog_type": "BPF_PROG_TYPE_CGROUP_DEVICE",
     "process.executable": "/usr/bin/crun", "bpf.process.exe_authentic": True,
 }  # fmt: skip
+SYSTEMD = {
+    **ROOTLESS, "process.executable": "/usr/lib/systemd/systemd", "bpf.attr.insn_cnt": 2,
+    "bpf.attr.prog_type": "BPF_PROG_TYPE_SOCKET_FILTER",
+}  # fmt: skip
+LONG = {**TETRAGON, "bpf.prog.cut": ["insns"], "bpf.prog.insn_count": 9000}
 
 
 @pytest.mark.parametrize(
@@ -311,6 +316,8 @@ ROOTLESS = {
         ("bpf_net_hook_untrusted", CILIUM, {"bpf.process.exe_authentic": False}),
         ("bpf_block_egress_hook", CILIUM, {"process.executable": "/usr/bin/CILIUM-agent"}),
         ("bpf_block_unprivileged_refused", ROOTLESS, {"bpf.process.exe_authentic": False}),
+        ("bpf_block_unprivileged_refused", SYSTEMD, {"bpf.attr.insn_cnt": 3}),
+        ("bpf_load_half_seen", LONG, {"bpf.process.exe_authentic": False}),
         (
             "bpf_block_unprivileged_refused", ROOTLESS,
             {"bpf.attr.prog_type": "BPF_PROG_TYPE_SOCKET_FILTER"},
