@@ -59,9 +59,10 @@ class Judged(NamedTuple):
 def judged(directory: Path, *command: Argument) -> Judged:
     out = directory / "alerts"
     finished = bpfsnoop_run(*RULES, "-o", out, "--", *command)
-    *alerts, closing = map(json.loads, out.read_bytes().splitlines())
-    for document in (*alerts, closing):
+    *told_of, closing = map(json.loads, out.read_bytes().splitlines())
+    for document in (*told_of, closing):
         VALIDATOR.validate(document)
+    alerts = [document for document in told_of if document["event"]["kind"] == "alert"]
     told = [line.rpartition(" ") for line in finished.lines]
     outcomes = {act: int(result) for act, _, result in told if result.lstrip("-").isdigit()}
     rules = {alert["rule"]["name"]: alert["bpf"]["alert"]["level"] for alert in alerts}
@@ -296,7 +297,8 @@ def test_the_tracer_s_own_map_is_touched(tmp_path: Path, place: Path) -> None:
         subprocess.run([place / "loader", f"write:{ids[0]}"], check=True, stdout=subprocess.DEVNULL)
         tracer.stop()
     alerts = [alert for alert in map(json.loads, out.read_bytes().splitlines())
-              if alert.get("process", {}).get("name") == "loader"]  # fmt: skip
+              if alert.get("process", {}).get("name") == "loader"
+                  and alert["event"]["kind"] == "alert"]  # fmt: skip
     assert [alert["rule"]["name"] for alert in alerts] == [
         "bpf_sensor_inspected", "bpf_sensor_tampered",
     ]  # fmt: skip
