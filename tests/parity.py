@@ -298,6 +298,10 @@ def arrays() -> None:
     memory = Memory()
     numbers = struct.pack("=40Q", *range(1 << 40, (1 << 40) + 40))
     ends = memory.at_end(numbers[:24])
+    # As descriptors: those that are open all the time, and some that never are. -y looks at them
+    # when a line is printed, and others may have become something by then.
+    fds_of_maps = struct.pack("=40Q", *((1 << 40) + n + 1000 * (n > 2) for n in range(40)))
+    few_fds = memory.at_end(fds_of_maps[:24])
 
     def link(attach_type: int, arm: str, **fields: int) -> None:
         head = bpf.LINK_CREATE.pack(prog_fd=-5, target_fd=-6, attach_type=attach_type)
@@ -308,8 +312,8 @@ def arrays() -> None:
             link(42, "kprobe_multi", cnt=count, addrs=at, cookies=at)
             link(48, "uprobe_multi", cnt=count, offsets=at, ref_ctr_offsets=at, cookies=at)
             link(59, "tracing_multi", cnt=count, ids=at, cookies=at)
-        link(28, "iter", iter_info=memory.buffer(numbers), iter_info_len=count)
-        link(28, "iter", iter_info=ends, iter_info_len=count)
+        link(28, "iter", iter_info=memory.buffer(fds_of_maps), iter_info_len=count)
+        link(28, "iter", iter_info=few_fds, iter_info_len=count)
     link(28, "iter", iter_info=WILD, iter_info_len=16)
     link(28, "iter", iter_info=0, iter_info_len=16)
     names = [b"bpf_fentry_test1", b"vfs_read", b"", b"x" * 40, b"y" * 33]
