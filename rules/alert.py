@@ -49,8 +49,8 @@ class Alert(NamedTuple):
     """How many matches it stands for, besides those that were told before."""
     since: str = ""
     """``@timestamp`` of the first of several."""
-    processes: int = 1
-    """In how many processes: 1, or of a rule that floods in many of them, 0 for unknown."""
+    many_processes: bool = False
+    """The matches are of many processes; the document is that of one of them."""
 
     @property
     def level(self) -> str:
@@ -140,7 +140,7 @@ def _found(alert: Alert) -> Document:
         "events": list(alert.events),
         "matches": alert.matches,
     }
-    if alert.processes != 1:
+    if alert.many_processes:
         found["many_processes"] = True
     if isinstance(alert.rule.body, Correlation):
         found["correlation"] = alert.rule.body.kind
@@ -197,7 +197,7 @@ def _several(found: Sequence[Any]) -> str:
 
 def _who(alert: Alert) -> Iterator[str]:
     event = alert.document
-    if alert.processes != 1:
+    if alert.many_processes:
         yield "in many processes"
         return
     pid = _text(event, "process.pid")

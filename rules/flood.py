@@ -69,7 +69,7 @@ class Flood:
             self._processes[rule] = self._processes.get(rule, 0) + 1
             if key[1] != _ANY:
                 return [*due, alert]
-        told.hold(alert if key[1] != _ANY else alert._replace(processes=0))
+        told.hold(alert if key[1] != _ANY else alert._replace(many_processes=True))
         return due
 
     def due(self, now_ns: int) -> Iterator[Alert]:
