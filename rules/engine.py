@@ -86,8 +86,7 @@ class Engine:
     def concerns(self, action: str) -> bool:
         """Whether an event with this ``event.action`` can match any rule; else it need not be
         made into a document."""
-        known = self._index.get(action)
-        return bool(self._candidates(action) if known is None else known)
+        return bool(self._candidates(action))
 
     def feed(self, document: Document, time_ns: int) -> list[Match]:
         """What this event brings about: detections in the order of the rules, then correlations.
@@ -99,8 +98,7 @@ class Engine:
         if action is not None and type(action) is not str:
             candidates = self._detections
         else:
-            known = self._index.get(action)
-            candidates = self._candidates(action) if known is None else known
+            candidates = self._candidates(action)
         if not candidates:
             return []
         found = [n for n in candidates if self._holds(n, document)]
@@ -119,6 +117,9 @@ class Engine:
 
     def _candidates(self, action: str | None) -> list[int]:
         # The rules that can match an event with this action, found out when it comes first.
+        known = self._index.get(action)
+        if known is not None:
+            return known
         candidates = [n for n in self._detections if _can_hold(self._entries[n].rule.body, action)]
         if len(self._index) < _ACTIONS_MAX:
             self._index[action] = candidates
