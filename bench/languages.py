@@ -5,7 +5,7 @@ rule-engine and CEL (cel-python) tell capital letters apart and ours do not, whi
 work; CEL's own form of a document is made ahead of the clock.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -13,8 +13,8 @@ import celpy
 import rule_engine
 
 from bpfsnoop.events.ecs import Document
-from bpfsnoop.events.value import JSON
 from bpfsnoop.rules.condition import condition
+from bpfsnoop.rules.document import nested
 from bpfsnoop.rules.rule import Correlation, Rule
 from bpfsnoop.tracer import installed
 from bpfsnoop.tracer.cache import Cache
@@ -130,18 +130,7 @@ def _examples(rules: Iterable[Rule]) -> Iterator[Document]:
     for rule in rules:
         for example in (*rule.examples, *rule.counterexamples):
             for step in example.steps:
-                yield _nested(step.fields)
-
-
-def _nested(fields: Mapping[str, JSON]) -> Document:
-    document: Document = {"bpf": {}}
-    for name, value in fields.items():
-        *path, last = name.split(".")
-        inner: Any = document
-        for key in path:
-            inner = inner.setdefault(key, {})
-        inner[last] = value
-    return document
+                yield {"bpf": {}, **nested(step.fields)}
 
 
 if __name__ == "__main__":

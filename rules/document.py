@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..events.ecs import Document
+from ..events.value import JSON
 
 Getter = Callable[[Document], Any]
 """A document -> what is in a field: a scalar, an object, a list of such; None if it is absent."""
@@ -31,6 +32,18 @@ def getter(field: str) -> Getter:
             return list(_walked(document, names)) or None
 
     return get
+
+
+def nested(fields: Mapping[str, JSON]) -> Document:
+    """The document that has these fields: dotted name -> what is in it."""
+    document: Document = {}
+    for name, value in fields.items():
+        *path, last = name.split(".")
+        inner: Any = document
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    return document
 
 
 def _take_many(*names: str) -> Getter:

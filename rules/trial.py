@@ -2,13 +2,12 @@
 """Rules put to the examples that stand beside them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from ..events.ecs import Document
 from ..events.errors import Mistake
 from .check import by_reference
+from .document import nested
 from .engine import Engine
-from .rule import SECOND, Correlation, Example, Rule, Step
+from .rule import SECOND, Correlation, Example, Rule
 
 
 def faults(rules: Sequence[Rule]) -> Iterator[Mistake]:
@@ -50,17 +49,7 @@ def _is_found(rule: Rule, rules: Sequence[Rule], example: Example) -> bool:
         for _ in range(step.times):
             sequence += 1
             time_ns += round(step.after_s * SECOND)
-            if any(match.rule is rule for match in engine.feed(_document(step, sequence), time_ns)):
+            document = nested({"event.sequence": sequence, **step.fields})
+            if any(match.rule is rule for match in engine.feed(document, time_ns)):
                 return True
     return False
-
-
-def _document(step: Step, sequence: int) -> Document:
-    document: Document = {"event": {"sequence": sequence}}
-    for name, value in step.fields.items():
-        *path, last = name.split(".")
-        inner: Any = document
-        for key in path:
-            inner = inner.setdefault(key, {})
-        inner[last] = value
-    return document

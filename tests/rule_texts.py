@@ -8,6 +8,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from bpfsnoop.events.ecs import Document
+from bpfsnoop.rules.document import nested
 from bpfsnoop.rules.engine import Engine, Match
 from bpfsnoop.rules.fields import fields
 from bpfsnoop.rules.rule import Rule
@@ -46,14 +47,8 @@ def correlation(name: str, **about: Any) -> str:
 
 def event(sequence: int = 0, **fields: Any) -> Document:
     """A document; ``__`` in names stands for a dot."""
-    document: Document = {"event": {"sequence": sequence}}
-    for name, value in fields.items():
-        *path, last = name.split("__")
-        inner: Any = document
-        for key in path:
-            inner = inner.setdefault(key, {})
-        inner[last] = value
-    return document
+    dotted = {name.replace("__", "."): value for name, value in fields.items()}
+    return nested({"event.sequence": sequence, **dotted})
 
 
 def matches(items: Mapping[str, Any], document: Document, lists: Lists | None = None) -> bool:
