@@ -6,26 +6,36 @@ Rounds are taken in turn and the least counts: the machine may be at something e
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import BytesIO
 from itertools import islice, starmap
 from typing import Any, Final
 
 from bpfsnoop.decoders.decode import Decoder
 from bpfsnoop.events import ecs, text
 from bpfsnoop.events.event import Event
+from bpfsnoop.events.folded import Folded, folded_document
 from bpfsnoop.events.lines import JsonLines
 from bpfsnoop.events.process import Process
+from bpfsnoop.rules.alert import Alert, alert_document
 from bpfsnoop.rules.engine import Engine
 from bpfsnoop.rules.rule import Rule
 from bpfsnoop.tracer.assembly import Assembly
 from bpfsnoop.tracer.cache import Cache
 from bpfsnoop.tracer.callers import Callers
 from bpfsnoop.tracer.judge import Judge
-from bpfsnoop.tracer.pipeline import collect_seldom
+from bpfsnoop.tracer.pipeline import Stream, collect_seldom
+from bpfsnoop.tracer.recording import Header, Recorder
 from bpfsnoop.tracer.rule_files import load
+from bpfsnoop.tracer.selection import Selection
+from bpfsnoop.tracer.source import Batch, Replay
+from bpfsnoop.tracer.source import Seen as SeenCall
+from bpfsnoop.tracer.volume import NOTHING, Folding
 from stream import records
 
 STREAM: Final = 50_000
 ROUNDS: Final = 9
+BATCH: Final = 500
+TEN_SECONDS: Final = Folding(10 * 10**9, 0)
 ORIGIN: Final = ecs.Origin("host", "", "fentry")
 ALERT_INTERVAL_NS: Final = 60 * 10**9
 
@@ -43,6 +53,10 @@ def main() -> None:
         print(f"  {name:<32} {STREAM / seconds:10,.0f} calls/s")
     print(f"judging alone, by the {len(rules)} rules of the pack:")
     for name, seconds in least(lambda: _judging(rules, list(_decoded(stream)))).items():
+        print(f"  {name:<32} {STREAM / seconds:10,.0f} calls/s")
+    batches, recording = list(_batches(stream)), _nothing_recorded()
+    print("from calls that are put together to JSON lines:")
+    for name, seconds in least(lambda: _told(rules, batches, recording)).items():
         print(f"  {name:<32} {STREAM / seconds:10,.0f} calls/s")
     loads = [seen for seen in _decoded(stream) if seen[0].action == "prog_load"]
     print("of one program load:")
@@ -105,6 +119,64 @@ class _Way:
             event, process = seen
             self._lines.event(event, process, time_ns=event.call.start_ns, sequence=1)
             self._judge.event(event, process, time_ns=event.call.start_ns, sequence=1)
+
+
+class _Lines:
+    """A sink of JSON lines that nobody keeps."""
+
+    def __init__(self) -> None:
+        self._lines = JsonLines(ORIGIN)
+
+    def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
+        self._lines.event(event, process, time_ns=time_ns, sequence=sequence)
+
+    def folded(self, folded: Folded, sequence: int) -> None:
+        ecs.json_line(folded_document(folded, ORIGIN, sequence=sequence))
+
+    def notice(self, *_: object) -> None:
+        raise AssertionError("nobody touches what is ours")
+
+    def alert(self, alert: Alert, sequence: int) -> None:
+        ecs.json_line(alert_document(alert, sequence=sequence))
+
+    def losses(self, *_: object, **__: object) -> None:
+        raise AssertionError("nothing is lost")
+
+    def end(self) -> None:
+        pass
+
+
+def _batches(stream: Iterable[bytes]) -> Iterator[Batch]:
+    assembly, callers = Assembly(), Callers(lambda key: None)
+    calls = [
+        SeenCall(call, callers.of(call, assembly.image(call)))
+        for record in stream
+        if (call := assembly.feed(record))
+    ]
+    for at in range(0, len(calls), BATCH):
+        yield Batch(calls[at : at + BATCH], 0)
+
+
+def _told(rules: tuple[Rule, ...], batches: Iterable[Batch], recording: bytes) -> dict[str, Stage]:
+    def taken(folding: Folding, judge: Judge | None = None) -> Stage:
+        source = Replay(BytesIO(recording), "")
+        return Stream(source, Selection(), [_Lines()], judge, folding=folding).take, batches
+
+    def judge() -> Judge:
+        return Judge(Engine(rules), ORIGIN, ALERT_INTERVAL_NS)
+
+    return {
+        "one by one": taken(NOTHING),
+        "with --aggregate 10s": taken(TEN_SECONDS),
+        "one by one, and judged": taken(NOTHING, judge()),
+        "with --aggregate 10s, and judged": taken(TEN_SECONDS, judge()),
+    }
+
+
+def _nothing_recorded() -> bytes:
+    file = BytesIO()
+    Recorder(file, Header("", ORIGIN.hostname, "", "", ORIGIN.probe, {}))
+    return file.getvalue()
 
 
 def _on_the_way(rules: tuple[Rule, ...], stream: Iterable[bytes]) -> dict[str, Stage]:

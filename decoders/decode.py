@@ -122,6 +122,26 @@ class Decoder:
         known = {number: command.name for number, command in self._commands.items()}
         return {**self._unknown_commands, **known, COMMAND_OTHER: "other"}
 
+    def described(self, found: Object) -> Described:
+        """An object with the names of what it is."""
+        return self._describe(found)
+
+    def is_plain(self, call: Call) -> bool:
+        """Whether the event of a call has no remarks and nothing that differs, at a glance.
+
+        That of others may not have any either.
+        """
+        return (
+            0 < call.size == len(call.entry)
+            and call.attr_addr != 0
+            and not call.flags & _NOT_SIMPLE
+            and truth.is_unchanged(call)
+            and not call.objects_after
+            and RESULT not in call.objects
+            and call.command in self._commands
+            and not self._blind_spots(call)
+        )
+
     def decode(self, call: Call) -> Event:
         """What the call was. Any call has an answer; nothing is raised."""
         # Most calls succeed and are like others before them.

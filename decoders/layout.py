@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum as PyEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from struct import Struct as Packing
 from typing import NamedTuple, Protocol
 
@@ -200,6 +200,7 @@ _FD = Fd()
 _NAME = Name()
 _STRUCT = Struct()
 _NOTHING: Values = {}
+_REPEATED = 512
 SIZE = "size of attr"
 """Among the values a condition may refer to: as much of the struct as the caller passed."""
 
@@ -454,6 +455,15 @@ class Plan:
             if details:
                 self._fill_in(plain, details, entry)
             return tuple(plain), ()
+        lead = details and any(at in self._numbers for at in details.offsets)
+        if not lead and outer is _NOTHING and entry == final:
+            return _alone(self, tuple(entry))
+        return self.every(entry, final, outer, details)
+
+    def every(
+        self, entry: Sequence[int], final: Sequence[int], outer: Values, details: Details | None
+    ) -> tuple[Items, Items]:
+        """The same, whatever fields there are."""
         values = defaultdict(int, {**outer, **self.values(entry), SIZE: self._size})
         items: list[Item] = []
         reply: list[Item] = []
@@ -537,6 +547,12 @@ def _code(slot: Slot) -> str:
     # The members of a union may differ in sign: it is read unsigned, see _member.
     code = _ctype(slot).code
     return code.upper() if len(slot.fields) > 1 else code
+
+
+@lru_cache(_REPEATED)
+def _alone(plan: Plan, raw: tuple[int, ...]) -> tuple[Items, Items]:
+    # Who makes many calls mostly makes the same one again.
+    return plan.every(raw, raw, _NOTHING, None)
 
 
 def _member(field: Field, value: int) -> int:

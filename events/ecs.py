@@ -78,6 +78,8 @@ TYPED_COMMANDS = frozenset(_TYPES)
 
 _API = ["api"]
 _API_AND_DRIVER = ["api", "driver"]
+INFO: Document = {"category": _API, "type": _INFO}
+"""``event.category`` and ``event.type`` of calls by which somebody only looks."""
 _DRIVER_COMMANDS = {
     "BPF_PROG_LOAD", "BPF_PROG_ATTACH", "BPF_PROG_DETACH", "BPF_RAW_TRACEPOINT_OPEN",
     "BPF_LINK_CREATE", "BPF_LINK_UPDATE", "BPF_LINK_DETACH",
@@ -167,8 +169,7 @@ def assembled(
         "module": "bpfsnoop",
         "dataset": "bpfsnoop.call",
         "action": event.action,
-        "category": _API_AND_DRIVER if event.command in _DRIVER_COMMANDS else _API,
-        "type": _TYPES.get(event.command, _ACCESS),
+        **kinds(event.command),
         "outcome": _outcome(event),
     }
     if call.timed:  # else nobody knows how long it took
@@ -187,6 +188,15 @@ def assembled(
     if message:
         document["message"] = message
     return document
+
+
+def kinds(command: str) -> Document:
+    """``event.category`` and ``event.type`` of a command's calls.
+
+    :param command: ``BPF_MAP_CREATE``, or what has no name.
+    """
+    category = _API_AND_DRIVER if command in _DRIVER_COMMANDS else _API
+    return {"category": category, "type": _TYPES.get(command, _ACCESS)}
 
 
 def _result(event: Event) -> Document:
@@ -340,8 +350,8 @@ def _bpf(event: Event, parts: Parts) -> Document:
     bpf.update(parts.objects)
     if event.memory:
         bpf["memory"] = {name: memory.document() for name, memory in event.memory}
-    if event.absence or event.notes:
-        bpf["notes"] = ([event.absence.value] if event.absence else []) + list(event.notes)
+    if remarks := event.remarks:
+        bpf["notes"] = list(remarks)
     if event.differs:
         bpf["differs"] = list(event.differs)
     return bpf
@@ -382,13 +392,15 @@ def loss_document(
     *,
     sequence: int,
     final: bool = True,
+    undelivered: Mapping[str, int] | None = None,
 ) -> Document:
     """What was seen and what of it did not arrive, so far.
 
     :param names: of the counter slots, as in ``bpf.cmd``.
     :param final: nothing follows it.
+    :param undelivered: lines that a sink will never get, by its name; ``""``: that none will.
     """
-    return {
+    document: Document = {
         "@timestamp": timestamp(totals.time_ns),
         "ecs": _ECS,
         "event": {
@@ -419,6 +431,12 @@ def loss_document(
             },
         },
     }
+    if undelivered:
+        document["bpf"]["loss"]["undelivered"] = [
+            {"sink": name, "lines": lines} if name else {"lines": lines}
+            for name, lines in undelivered.items()
+        ]
+    return document
 
 
 def json_line(document: Document) -> bytes:
@@ -454,4 +472,6 @@ def host_document(origin: Origin) -> Document:
     }
     if origin.host_id:
         host["id"] = origin.host_id
+    if origin.boot_id:
+        host["boot"] = {"id": origin.boot_id}
     return host

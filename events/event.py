@@ -65,6 +65,14 @@ PARTS_MISSING = "parts_missing"
 """Note: the record of the call had no room for something that belongs to it."""
 
 
+def action_of(command: str) -> str:
+    """A command as ECS has it in ``event.action``: ``map_create``.
+
+    :param command: ``BPF_MAP_CREATE``, or empty if nobody can name it.
+    """
+    return command.removeprefix("BPF_").lower() or "unknown"
+
+
 class Trailing(NamedTuple):
     """Bytes behind the last field that we know, of which at least one is not zero."""
 
@@ -114,8 +122,13 @@ class Event(NamedTuple):
 
     @property
     def action(self) -> str:
-        """The command as ECS has it in ``event.action``: ``map_create``."""
-        return self.command.removeprefix("BPF_").lower() or "unknown"
+        """``event.action``"""
+        return action_of(self.command)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """``bpf.notes``: why there is no attr, and the notes."""
+        return (self.absence.value, *self.notes) if self.absence else self.notes
 
     @property
     def failed(self) -> bool:

@@ -16,6 +16,9 @@ SEVERITIES: Final[Mapping[str, int]] = {
 }  # fmt: skip
 """``event.severity`` of each level of Sigma's, on the scale from 0 to 100 that SIEMs have."""
 
+LEVELS: Final = tuple(filter(None, SEVERITIES))
+"""The highest first."""
+
 _COPIED: Final = ("@timestamp", "ecs", "host", "process", "user", "container", "orchestrator")
 _LARGE: Final = ("memory", "attr", "attr_after", "attr_trailing")
 """Parts of ``bpf`` that the document of the event has: ``bpf.alert.events`` says which one."""
@@ -42,15 +45,20 @@ class Alert(NamedTuple):
     matched: Mapping[str, Sequence[Any]]
     """Field -> values that made the rule match; of a correlation, what the events share."""
     events: tuple[int, ...]
-    """``event.sequence`` of those that caused it, at most 32: the last ones."""
+    """``event.sequence`` of those that caused it and were told by themselves, at most 32: the
+    last ones."""
     time_ns: int
     """When the last of them happened, ``CLOCK_BOOTTIME``."""
     matches: int = 1
     """How many matches it stands for, besides those that were told before."""
     since: str = ""
-    """``@timestamp`` of the first of several."""
+    """``@timestamp`` of the first of those that were held back; empty if it was not."""
     many_processes: bool = False
     """The matches are of many processes; the document is that of one of them."""
+
+    def after(self, sequence: int) -> "Alert":
+        """The same, of which the last event got this number after it was judged."""
+        return self._replace(events=latest((*self.events, sequence)))
 
     @property
     def level(self) -> str:
@@ -148,14 +156,17 @@ def _found(alert: Alert) -> Document:
 
 
 def _rule(rule: Rule) -> Document:
-    about: Document = {"name": rule.label, "description": rule.title}
+    about: Document = {
+        "name": _printable(rule.label),
+        "description": _printable(rule.title),
+    }
     if rule.id:
-        about["id"] = rule.id
-    if rule.author:
-        about["author"] = rule.author
+        about["id"] = _printable(rule.id)
+    if rule.author:  # Sigma has one text, ECS a list
+        about["author"] = [_printable(rule.author)]
     if rule.references:
-        about["reference"] = rule.references[0]
-    return {key: _printable(value) for key, value in about.items()}
+        about["reference"] = _printable(rule.references[0])
+    return about
 
 
 def _threat(rule: Rule) -> Document:

@@ -79,6 +79,11 @@ class Engine:
         return [entry.rule for entry in self._entries]
 
     @property
+    def telling(self) -> list[str]:
+        """Names of the rules that may match by themselves; others only serve correlations."""
+        return [entry.rule.label for entry in self._entries if not entry.silent]
+
+    @property
     def forgotten(self) -> int:
         """Groups of correlated events that had to make room: so many results may be missing."""
         return sum(entry.correlator.forgotten for entry in self._entries if entry.correlator)

@@ -16,16 +16,26 @@ def fields(schema: Mapping[str, Any]) -> Fields:
 
     :param schema: whose references, if it has any, lead to places in itself, not in circles.
     """
-    found: dict[str, bool] = {}
-    for name, holds_values in _named(schema, schema, ""):
-        found[name] = found.get(name, False) or holds_values
+    return {name: any(map(_holds_values, said)) for name, said in said_of(schema).items()}
+
+
+def said_of(schema: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Dotted name of a field -> all that a JSON Schema says of it, as schemas without references.
+
+    :param schema: as :func:`fields` takes it.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for name, said in _named(schema, schema, ""):
+        found.setdefault(name, []).extend(said)
     return found
 
 
-def _named(schema: Mapping[str, Any], part: Any, prefix: str) -> Iterator[tuple[str, bool]]:
+def _named(
+    schema: Mapping[str, Any], part: Any, prefix: str
+) -> Iterator[tuple[str, Iterator[Mapping[str, Any]]]]:
     for same in _same_level(schema, part):
         for name, inner in same.get("properties", {}).items():
-            yield prefix + name, any(map(_holds_values, _same_level(schema, inner)))
+            yield prefix + name, _same_level(schema, inner)
             yield from _named(schema, inner, f"{prefix}{name}.")
 
 

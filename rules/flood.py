@@ -46,7 +46,7 @@ class Flood:
     """
 
     def __init__(self, interval_ns: int) -> None:
-        self._interval_ns = interval_ns
+        self.interval_ns = interval_ns
         self._told: dict[Hashable, _Told] = {}
         self._ends: list[tuple[int, int, Hashable]] = []
         """Of the interval of each, as a heap: the time, a number of its own, the key."""
@@ -55,7 +55,7 @@ class Flood:
 
     def take(self, alert: Alert) -> Sequence[Alert]:
         """What is to be told now: this one or not, and before it what has waited long enough."""
-        if not self._interval_ns:
+        if not self.interval_ns:
             return [alert]
         due = list(self.due(alert.time_ns))
         rule = id(alert.rule)
@@ -100,7 +100,7 @@ class Flood:
         self._processes.clear()
 
     def _wait(self, key: Hashable, since_ns: int) -> None:
-        heappush(self._ends, (since_ns + self._interval_ns, next(self._number), key))
+        heappush(self._ends, (since_ns + self.interval_ns, next(self._number), key))
 
     def _forget(self, rule: int) -> None:
         self._processes[rule] -= 1

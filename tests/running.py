@@ -61,11 +61,13 @@ def code_cache() -> str:
 
 def command_line(*args: Argument, under: Sequence[str] = ()) -> list[Argument]:
     """bpfsnoop with these arguments, and with our cache and probe unless they name some."""
+    kept: list[Argument] = ["--set", f"cache={code_cache()}", "--set", f"probe={PROBE}"]
     if args and args[0] == "doctor":
         return [*under, BPFSNOOP, "doctor", "--set", f"cache={code_cache()}", *args[1:]]
-    kept: list[Argument] = []
-    if not args or args[0] not in ("replay", "schema", "insns"):
-        kept = ["--set", f"cache={code_cache()}", "--set", f"probe={PROBE}"]
+    if args and args[0] == "daemon":
+        return [*under, BPFSNOOP, "daemon", *kept, *args[1:]]
+    if args and args[0] in ("replay", "schema", "insns"):
+        kept = []
     return [*under, BPFSNOOP, *kept, *args]
 
 
@@ -275,6 +277,8 @@ class Trace(NamedTuple):
     notices: list[Document]
     losses: list[Document]
     """Told while they happened."""
+    folded: list[Document]
+    """Calls that were told as one."""
 
     @classmethod
     def of(cls, out: bytes, *, validate_each: int = 1) -> Self:
@@ -289,7 +293,7 @@ class Trace(NamedTuple):
         for document in [*documents[::validate_each], loss]:
             validated(document)
         of = {dataset: [d for d in documents if d["event"]["dataset"] == f"bpfsnoop.{dataset}"]
-              for dataset in ("call", "notice", "loss")}  # fmt: skip
+              for dataset in ("call", "notice", "loss", "folded")}  # fmt: skip
         assert sum(map(len, of.values())) == len(documents)
         assert loss["event"]["dataset"] == "bpfsnoop.loss"
         assert [told["bpf"]["loss"]["final"] for told in [*of["loss"], loss]] == [
@@ -299,7 +303,7 @@ class Trace(NamedTuple):
         gaps = sum(after - before - 1 for before, after in pairwise([0, *sequence]))
         assert gaps == loss["bpf"]["loss"]["lost"]
         assert sequence == sorted(set(sequence))
-        return cls(of["call"], loss, of["notice"], of["loss"])
+        return cls(of["call"], loss, of["notice"], of["loss"], of["folded"])
 
     @property
     def seen(self) -> int:

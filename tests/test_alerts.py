@@ -76,7 +76,7 @@ def test_a_document_says_all_that_a_reader_needs() -> None:
     }  # fmt: skip
     assert document["rule"] == {
         "id": "0a7c1e2e-35a6-4c55-8cbb-0d2e7d9f3a10", "name": "frozen",
-        "description": "A map was frozen", "author": "Somebody",
+        "description": "A map was frozen", "author": ["Somebody"],
         "reference": "https://example.org/frozen",
     }  # fmt: skip
     assert document["threat"] == {
@@ -183,9 +183,9 @@ def test_rules_are_replaced_all_or_none() -> None:
     by = judge(FROZEN)
     broken = Rule("b", Ask("bpf.cmd", "matches", "("))
     with pytest.raises(UsageError):
-        by.replace([Rule("a", Ask("event.action", "exists", value=True)), broken])
+        by.replace([Rule("a", Ask("event.action", "exists", value=True)), broken], 0)
     assert [alert.rule.name for alert in judged(by, FREEZE)] == ["frozen"]
-    by.replace(rules(detection({"event.action": "map_create"}, name="made")))
+    by.replace(rules(detection({"event.action": "map_create"}, name="made")), 0)
     assert judged(by, FREEZE) == []
 
 
@@ -195,10 +195,10 @@ def test_a_count_goes_on_with_other_rules() -> None:
     before = (FROZEN, correlation("often", **about))
     by = judge(*before)
     assert judged(by, FREEZE, FREEZE) == []
-    by.replace(rules(detection({"user.id": 5}, name="new"), *before))
+    by.replace(rules(detection({"user.id": 5}, name="new"), *before), 0)
     assert [alert.rule.label for alert in judged(by, FREEZE)] == ["often"]
     assert judged(by, FREEZE, FREEZE) == []
-    by.replace(rules(FROZEN, correlation("often", **about | {"condition": {"gte": 4}})))
+    by.replace(rules(FROZEN, correlation("often", **about | {"condition": {"gte": 4}})), 0)
     assert judged(by, FREEZE, FREEZE, FREEZE) == []  # another one: it begins anew
 
 

@@ -57,8 +57,10 @@ ALLOWED = {
         "sigma.rule",
     },
     "rules.pattern": {"re2"},  # in linear time
-    "tracer.config": {"yaml"},
+    "tracer.config_file": {"yaml"},
     "tracer.compiler": {"bcc"},  # a process of its own: bcc maps libLLVM
+    "tracer.delivery.kafka": {"confluent_kafka"},
+    "tracer.delivery.metrics": {"prometheus_client", "prometheus_client.openmetrics"},
     "tracer.doctor": {"rich.console", "rich.table", "rich.text"},  # a table in colour
 }
 # Imports not at the top: mostly they wait until a function runs, as bcc does, which is not
@@ -66,14 +68,17 @@ ALLOWED = {
 LATE = {
     "decoders.tag": {"sha1", "sha256"},  # whichever is there
     "tracer.compiler": {"bcc"},
+    "tracer.delivery.metrics": {"core", "exposition"},  # a sentence if it is not there
+    "tracer.delivery.kafka": {"confluent_kafka"},  # 9 MB, only for a sink of this kind
     "rules.pattern": {"re2"},  # 3 MB, only for rules with regular expressions
     "tracer.judge": {"load"},  # what starts a parser, only with --rules
-    # For --version: 4 MB; what imports Rich: 3 MB; what reads classic BPF: 0.1 MB, and 0.4 MB
-    # where bytecode is not kept.
-    "tracer.cli": {"metadata", "doctor", "listing", "rule_table"},
+    # What imports Rich: 3 MB; what reads classic BPF: 0.1 MB, and 0.4 MB where bytecode is not
+    # kept; what only the daemon is made of.
+    "tracer.cli": {"doctor", "listing", "rule_table", "serve"},
     # For --strace-compat: 1 MB.
-    "tracer.session": {"strace"},
+    "tracer.attach": {"strace"},
     "tracer.sinks": {"strace_view"},
+    "tracer.delivery.connection": {"tls"},  # 5 MB, only for TLS
 }
 
 

@@ -15,10 +15,16 @@ from hypothesis import strategies as st
 
 from bpfsnoop.events.errors import Mistake, UsageError
 from bpfsnoop.tracer.config import OPTIONS, Config, Option, add_options, configured
+from bpfsnoop.tracer.daemon.routes import Filter
+from bpfsnoop.tracer.delivery.settings import SinkSettings
 from bpfsnoop.tracer.installed import DEFAULTS
+from bpfsnoop.tracer.sink_options import SinkOptions
 
 ALL = [option for group in OPTIONS.values() for option in group]
 KEYS = list(dict.fromkeys(option.key for option in ALL))
+TYPED = list(dict.fromkeys(option.key for option in ALL if option.flags))
+"""Those that can be set on the command line."""
+ALL_OF_IT = Filter(None, None, None)
 
 
 def _parsed(*argv: str) -> argparse.Namespace:
@@ -53,10 +59,13 @@ def test_defaults() -> None:
         constants="abbrev", strace_compat=False, descriptors=False,
         column=40, color="auto", summary="none", quiet=False,
         rules=(), rule_lists={}, alert_interval=60 * 10**9, alerts_only=False,
+        aggregate=0, full=(), rate_limit=0,
         output="", save_progs="", record="", duration=0, max_events=0,
         strict=False, probe="auto", witness=True, map_types=True,
         ring_size=2 << 20, max_insns=4096,
         cache="/var/cache/bpfsnoop",
+        sinks=(SinkOptions(SinkSettings("stdout", "stdout", 2 << 20, 1 << 28, {}), ALL_OF_IT),),
+        state="/var/lib/bpfsnoop", user="bpfsnoop", heartbeat=60 * 10**9, metrics="",
     )  # fmt: skip
 
 
@@ -165,6 +174,9 @@ SAMPLES: dict[str, list[Sample]] = {
                           {"a": ("b", "c", "g"), "d": ("e=f",)})],
     "alert_interval": [Sample("2m", 120 * 10**9, "--alert-interval 0", 0)],
     "alerts_only": [Sample("true", True, "--alerts-only", True)],
+    "aggregate": [Sample("10s", 10 * 10**9, "--aggregate 500ms", 500_000_000)],
+    "full": [Sample("['@data']", ("@data",), "--full a,b --full c", ("a,b", "c"))],
+    "rate_limit": [Sample("0", 0, "--rate-limit 1000000", 1_000_000)],
     "output": [Sample("a", "a", "-o b", "b"), Sample("''", "", "-o b -o c", "c")],
     "save_progs": [Sample("a", "a", "--save-progs b", "b")],
     "record": [Sample("a", "a", "--record b", "b")],
@@ -189,7 +201,8 @@ BESIDE = {
 
 
 def test_every_option_has_a_sample() -> None:
-    assert list(SAMPLES) == KEYS
+    """Those of the daemon stand in a file alone: test_sink_options.py."""
+    assert list(SAMPLES) == TYPED
 
 
 @pytest.mark.parametrize(
@@ -341,6 +354,9 @@ def test_a_value_that_will_not_do(file: Path, key: str, text: str, problem: str)
     assert _mistakes("--config", str(file)) == [f"{file}:1: {key}: {problem}"]
 
 
+COUNTS_EACH = "a summary (-c, -C) counts each call: give --aggregate 0 and --rate-limit 0"
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
@@ -373,6 +389,8 @@ def test_a_value_that_will_not_do(file: Path, key: str, text: str, problem: str)
         ),
         ("-y", "-y is strace's: add --strace-compat (BPF objects are named without it)"),
         ("-C --json", "a summary (-c, -C) is text: leave out --json"),
+        ("-c --aggregate 1s", COUNTS_EACH),
+        ("-C --rate-limit 1", COUNTS_EACH),
         ("-o a --record a", "-o and --record name the same file"),
         ("-o a --record ./a", "-o and --record name the same file"),
     ],

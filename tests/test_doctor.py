@@ -315,7 +315,7 @@ def test_the_document() -> None:
 def test_the_exit_status_says_whether_it_works(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], report: Report
 ) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda _: report)
+    monkeypatch.setattr(doctor, "examine", lambda *_: report)
     monkeypatch.setenv("COLUMNS", "100")
     for options in ([], ["--color", "always"], ["--json"]):
         assert main(["doctor", *options]) == (0 if report.works else 1)

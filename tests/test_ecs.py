@@ -57,6 +57,7 @@ HOST = {
     "hostname": "host.example",
     "os": {"type": "linux"},
     "id": "0123456789abcdef0123456789abcdef",
+    "boot": {"id": "8a7e5b1c-0d2f-4e3a-9b6c-112233445566"},
 }
 
 
@@ -140,9 +141,9 @@ def test_message_is_the_line_if_there_is_one() -> None:
     assert "message" not in document_of(call_of(22, FREEZE))
 
 
-def test_host_without_a_machine_id_has_no_id() -> None:
+def test_host_has_no_ids_that_are_not_known() -> None:
     call = call_of(22, FREEZE)
-    origin = ORIGIN._replace(host_id="")
+    origin = ORIGIN._replace(host_id="", boot_id="")
     event = DECODER.decode(call)
     document = checked(ecs.event_document(event, process_of(call), origin, time_ns=0, sequence=1))
     assert document["host"] == {name: HOST[name] for name in ("name", "hostname", "os")}

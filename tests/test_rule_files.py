@@ -63,6 +63,13 @@ def test_lists_of_the_site_fill_in_placeholders(rules_dir: Path) -> None:
     assert load([str(rules_dir)], {"trusted": ["/a"]}, NOWHERE)
 
 
+@pytest.mark.parametrize("field", ["bpf.alert.level", "bpf.folded.calls", "bpf.inventory.prog"])
+def test_a_rule_about_what_is_never_judged_is_a_mistake(rules_dir: Path, field: str) -> None:
+    (rules_dir / "b.yml").write_text(detection({field: 1}))
+    (told,) = mistakes(rules_dir)
+    assert f"there is no field {field}" in told
+
+
 def test_everything_wrong_with_any_file_is_told_at_once(rules_dir: Path, tmp_path: Path) -> None:
     (rules_dir / "b.yml").write_text(detection({"user.idd": 0}))
     (rules_dir / "x.yml").write_bytes(b"title: a\n# \xff\n")
@@ -165,7 +172,8 @@ def test_a_child_that_takes_too_much_ends_and_says_so(
     child = Path(rule_files.__file__).with_name("rule_child.py").read_text()
     assert "RLIMIT_AS: 1 << 29" in child
     assert "RLIMIT_CPU: 60" in child
-    greedy = child.replace("from ..", "from bpfsnoop.").replace("RLIMIT_CPU: 60", "RLIMIT_CPU: 1")
+    greedy = child.replace("from ..", "from bpfsnoop.").replace("from .", "from bpfsnoop.tracer.")
+    greedy = greedy.replace("RLIMIT_CPU: 60", "RLIMIT_CPU: 1")
     (tmp_path / "greedy.py").write_text(greedy.replace("known = Known(", f"{text}; known = Known("))
     monkeypatch.setattr(rule_files, "_CHILD", "greedy")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -30,6 +30,7 @@ from bpfsnoop.events.event import (
     UNPROVEN,
     Absence,
 )
+from bpfsnoop.events.folded import Folded, Reason, Who, folded_document
 from bpfsnoop.events.memory import MISSING_REASONS
 from bpfsnoop.events.object import Described
 from bpfsnoop.events.process import Ancestor, Container, Missing, Surroundings
@@ -321,7 +322,15 @@ DOCUMENTS = {
 every_document = pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 
 
-@every_document
+_WHO = Who(_FULL_CALL, process_of(_FULL_CALL, _CUT, _SURROUNDINGS), 0)
+_INVENTORY = Folded(
+    Reason.AGGREGATE, "", _WHO, None, False, ("attr_null",), 1, 2, 5, 1, 2, {1: 2}, 7,
+    {"map": 3}, True,
+)  # fmt: skip
+FOLDED = checked(folded_document(_INVENTORY, ORIGIN, sequence=1, message="inventory"))
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS.values(), FOLDED], ids=[*DOCUMENTS, "folded"])
 def test_a_field_that_is_not_in_the_schema_is_refused(document: ecs.Document) -> None:
     for place in _places(document):
         changed, inner = _changed(document, place)
@@ -330,7 +339,7 @@ def test_a_field_that_is_not_in_the_schema_is_refused(document: ecs.Document) ->
 
 
 OPTIONAL = {
-    "message", "error", "host.id", "container", "container.runtime", "orchestrator",
+    "message", "error", "host.id", "host.boot", "container", "container.runtime", "orchestrator",
     "process.entity_id", "process.executable", "process.args", "process.start",
     "process.working_directory", "process.parent", "process.parent.entity_id",
     "process.parent.executable", "process.parent.name",

@@ -29,12 +29,12 @@ from bpfsnoop.rules.rule import Ask, Rule
 from bpfsnoop.tracer import sinks
 from bpfsnoop.tracer.config import configured
 from bpfsnoop.tracer.names import ReplayNames
+from bpfsnoop.tracer.output import Output
 from bpfsnoop.tracer.saved import SavedPrograms
 from bpfsnoop.tracer.say import say
 from bpfsnoop.tracer.sinks import (
     AlertsOnly,
     JsonSink,
-    Output,
     SummarySink,
     TextSink,
     TextStyle,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import source_hash
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from .private import private_content, private_directory, write_whole
 
@@ -34,6 +34,13 @@ class Form(Generic[T]):
     to_json: Callable[[T], Any]
     from_json: Callable[[Any], T]
     """May raise any of what nonsense in JSON leads to."""
+
+
+class Keeper(Protocol):
+    """Whoever keeps what was made."""
+
+    def get(self, form: Form[T], key: str, make: Callable[[], T]) -> T:
+        """The thing, kept for this key or made now."""
 
 
 class Cache:
@@ -87,6 +94,25 @@ class Cache:
             os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
             with private_directory(self._path, make=True) as directory:
                 write_whole(directory, form.name, _digest(body) + b"\n" + body, replace=True)
+
+
+class Remembered:
+    """What was asked for last, besides what another one keeps.
+
+    A daemon that was root when it began can not use the directory any more.
+    """
+
+    def __init__(self, beside: Keeper) -> None:
+        self._beside = beside
+        self._last: tuple[str, str, Any] | None = None
+
+    def get(self, form: Form[T], key: str, make: Callable[[], T]) -> T:
+        """See :meth:`Cache.get`."""
+        if self._last and self._last[:2] == (form.name, key):
+            return cast(T, self._last[2])
+        found = self._beside.get(form, key, make)
+        self._last = form.name, key, found
+        return found
 
 
 def _digest(body: bytes) -> bytes:

@@ -13,16 +13,21 @@ from typing import Final
 
 from ..events.call import Totals
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
+from ..rules.engine import Engine
 from . import installed, session
+from .cache import Cache
 from .config import Config, add_doctor_options, add_options, add_settings, configured
-from .judge import engine_of, judge_for
+from .judge import engine_of, judge_for, rules_of
 from .names import ReplayNames
+from .output import Output
 from .pipeline import Outcome, run
 from .say import say
 from .selection import Selection, command_set, kernel_comm
 from .session import INTERRUPTED
-from .sinks import Output, TextStyle, sinks_for
+from .sinks import TextStyle, sinks_for
 from .source import Replay
+from .version import VERSION
+from .volume import Folding
 
 _DONE: Final = 0
 _CANNOT: Final = 1
@@ -46,6 +51,7 @@ examples:
   bpfsnoop --record calls.rec           keep everything for 'bpfsnoop replay'
 
 subcommands:
+  bpfsnoop daemon -c FILE               trace until told to stop, for a SIEM
   bpfsnoop replay FILE                  show a recording, with the same options
   bpfsnoop insns FILE                   disassemble a program
   bpfsnoop rules list                   the rules of --rules default
@@ -107,7 +113,7 @@ def _trace(argv: Sequence[str]) -> int:
     parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
     parsed = parser.parse_args(options)
     if parsed.version:
-        return _print(f"bpfsnoop {_version()}\n".encode())
+        return _print(f"bpfsnoop {VERSION}\n".encode())
     if parsed.ebpf:
         return _print(installed.kernel_program().encode())
     if parsed.stray:
@@ -181,6 +187,33 @@ def _losses(totals: Totals, names: Mapping[int, str]) -> Iterator[str]:
         yield f"{totals.unfollowed} children are not traced: the kernel had no room or no time"
 
 
+def _daemon(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "bpfsnoop daemon",
+        description="Traces all processes until SIGTERM, judges what they do by rules, and"
+        " delivers documents to the sinks of its configuration. SIGHUP reloads that and the"
+        " rules, and reopens files.",
+        epilog="exit status: 0 it was told to stop; 1 it cannot start or go on; 2 the"
+        " configuration is wrong.",
+        allow_abbrev=False,
+    )
+    add_settings(parser, "-c")
+    parser.add_argument(
+        "--check", action="store_true", help="only say what is wrong with configuration and rules"
+    )
+    parsed = parser.parse_args(argv)
+    if parsed.config:
+        parsed.config = os.path.abspath(parsed.config)
+    options = configured(parsed, daemon=True)
+    if parsed.check:
+        rules = rules_of(options, Cache(options.cache))
+        Engine(rules)
+        return _print_lines([f"{len(rules)} rules, {len(options.sinks)} sinks: nothing is wrong"])
+    from .daemon.run import serve  # noqa: PLC0415 - what runs at a terminal does without
+
+    return _judged(serve(options, lambda: configured(parsed, daemon=True)), options)
+
+
 def _replay(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "bpfsnoop replay",
@@ -208,6 +241,7 @@ def _replay(argv: Sequence[str]) -> int:
             options.results,
             options.min_duration,
         )
+        folding = Folding.of(options, lambda: names)
         output = Output(options.output)
         stack.callback(output.end)
         if os.path.sameopenfile(file.fileno(), output.fileno()):
@@ -218,7 +252,7 @@ def _replay(argv: Sequence[str]) -> int:
         )
         outcome = run(
             source, selection, sinks, output, judge=judge_for(options, engine, source.origin),
-            max_events=options.max_events, listings=options.dump_insns,
+            folding=folding, max_events=options.max_events, listings=options.dump_insns,
         )  # fmt: skip
         return _judged(outcome, options)
 
@@ -299,19 +333,22 @@ def _doctor(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "bpfsnoop doctor",
         description="Looks at this host and tries each probe plan: says what works, what does"
-        " not, and what helps.",
+        " not, and what helps. With --config, also at what the daemon needs: its user, rules and"
+        " sinks.",
         epilog="exit status: 0 tracing works; 1 it does not; 2 wrong usage.",
         allow_abbrev=False,
     )
     add_doctor_options(parser)
-    options = configured(parser.parse_args(argv))
+    parsed = parser.parse_args(argv)
+    options = configured(parsed)
+    daemon = configured(parsed, daemon=True) if parsed.config else None
     from . import doctor  # noqa: PLC0415 - Rich, which tracing does without
 
     output = Output("")
     terminal = output.is_terminal
     if terminal and options.format == "text":
         say("trying each probe plan, which takes some seconds the first time")
-    report = doctor.examine(options)
+    report = doctor.examine(options, daemon)
     if options.format == "json":
         output.write(doctor.document(report))
     else:
@@ -320,12 +357,6 @@ def _doctor(argv: Sequence[str]) -> int:
         output.write(doctor.table(report, color=style.color, width=columns))
     output.flush()
     return _DONE if report.works else _CANNOT
-
-
-def _version() -> str:
-    from importlib import metadata  # noqa: PLC0415 - 4 MB that a daemon would keep
-
-    return metadata.version("bpfsnoop")
 
 
 def _print(content: bytes) -> int:
@@ -340,6 +371,7 @@ def _print_lines(lines: Iterable[str]) -> int:
 
 
 _SUBCOMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
+    "daemon": _daemon,
     "replay": _replay,
     "insns": _insns,
     "rules": _rules,

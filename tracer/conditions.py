@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from ..events.errors import BpfsnoopError, CannotStart
 from ..events.process_document import capabilities
-from . import compiler, facts, own, privilege
+from . import compiler, facts, own, privilege, rights
 from .cgroup import mounts
 from .facts import REGISTERS, Facts
 from .hooks import PARANOID_MAINLINE
@@ -88,7 +88,7 @@ class Host:
 
     def capable(self, bit: int) -> bool:
         """:raises OSError: /proc is not mounted."""
-        return bool(privilege.effective_capabilities(str(self.root / _STATUS)) >> bit & 1)
+        return bool(rights.effective_capabilities(str(self.root / _STATUS)) >> bit & 1)
 
     def mount(self, fstype: str) -> str:
         """Where a file system of this type is mounted and not covered; empty if nowhere.

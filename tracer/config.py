@@ -2,32 +2,38 @@
 """Options: one table that the command line, config.yaml and the help are made from."""
 
 import argparse
-import difflib
 import os
-import pwd
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from ..events.errors import Mistake, UsageError
-from ..events.wire import CGROUPS_MAX, FILTER_LIST_MAX
+from ..events.wire import CGROUPS_MAX
 from . import installed
+from .config_file import from_file, from_settings
+from .option_types import (
+    PID_MAX,
+    Parser,
+    at_least,
+    boolean,
+    comm,
+    duration,
+    list_of,
+    named_lists,
+    number,
+    one_of,
+    path,
+    pid_namespace,
+    ring_size,
+    text,
+    user,
+)
+from .sink_options import SinkOptions, absolute, listen_address, sinks
 
-_PID_MAX: Final = 1 << 22
-_UID_MAX: Final = (1 << 32) - 2
-_LONGEST_H: Final = 876_000  # a hundred years
 _INSNS_MAX: Final = 262_144
 PROBES: Final = ("auto", "tracepoint", "raw_tracepoint", "fentry", "kprobe", "lsm")
-_RING_MIN: Final = 1 << 16
-_RING_MAX: Final = 1 << 30
-_NULL: Final = "tag:yaml.org,2002:null"
-_NOT_YAML: Final = (yaml.YAMLError, UnicodeDecodeError, RecursionError)
-_UNITS: Final = {"us": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_RATE_MAX: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,9 @@ class Config:
     rule_lists: Mapping[str, tuple[str, ...]]
     alert_interval: int
     alerts_only: bool
+    aggregate: int
+    full: tuple[str, ...]
+    rate_limit: int
     output: str
     save_progs: str
     record: str
@@ -74,149 +83,11 @@ class Config:
     ring_size: int
     max_insns: int
     cache: str
-
-
-Parser = Callable[[Any], Any]
-"""From a string of the command line, or any YAML value, to an option's value.
-
-:raises ValueError: with what would be right.
-"""
-
-
-def _one_of(*choices: str) -> Parser:
-    def parse(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}")
-        return str(value)
-
-    return parse
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be a string")
-    try:
-        os.fsencode(value)
-    except UnicodeEncodeError:  # half of a pair of surrogates: YAML can say that
-        raise ValueError("must be text") from None
-    if "\0" in value:
-        raise ValueError("must be text")
-    return value
-
-
-def _number(least: int, most: int) -> Parser:
-    def parse(value: Any) -> int:
-        text = str(value)
-        if isinstance(value, bool) or not text.isascii() or not text.isdigit():
-            raise ValueError("must be a whole number")
-        if not least <= int(text) <= most:
-            raise ValueError(f"must be from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _duration(value: Any) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s|m|h)?", str(value), re.ASCII)
-    if isinstance(value, bool) or not match:
-        raise ValueError("must be a duration such as 50us, 10ms, 2s, 5m or 1h, or seconds")
-    number = float(match[1]) * _UNITS[match[2] or "s"]
-    if number > _LONGEST_H * _UNITS["h"]:
-        raise ValueError(f"must be at most {_LONGEST_H}h")
-    return round(number)
-
-
-def _ring_size(value: Any) -> int:
-    match = re.fullmatch(r"(\d+)([KMG]?)", str(value), re.ASCII)
-    size = int(match[1]) * _SIZES[match[2]] if match and not isinstance(value, bool) else 0
-    if size & (size - 1) or not _RING_MIN <= size <= _RING_MAX:
-        raise ValueError("must be a power of two from 64K to 1G, such as 4M")
-    return size
-
-
-def _path(value: Any) -> str:
-    if not value:
-        raise ValueError("must be a path")
-    return _text(value)
-
-
-def _pid_namespace(value: Any) -> str:
-    text = str(value)
-    if text.isascii() and text.isdigit():
-        return f"/proc/{_number(1, _PID_MAX)(value)}/ns/pid"
-    return str(_text(value))
-
-
-def _user(value: Any) -> int:
-    if str(value).isascii() and str(value).isdigit():
-        uid: int = _number(0, _UID_MAX)(value)
-        return uid
-    try:
-        return pwd.getpwnam(_text(value)).pw_uid
-    except KeyError:
-        raise ValueError(f"there is no user {value}") from None
-
-
-def _comm(value: Any) -> str:
-    if not _text(value):
-        raise ValueError("must be the name of a process")
-    return str(value)
-
-
-def _list(parse_one: Parser, *, commas: bool = True) -> Parser:
-    """Items from a YAML list or a single one, each perhaps several with commas between."""
-
-    def parse(value: Any) -> tuple[Any, ...]:
-        items = value if isinstance(value, list) else [value]
-        if commas:
-            items = [part for item in items for part in _split(item)]
-        values = tuple(dict.fromkeys(parse_one(item) for item in items))
-        if len(values) > FILTER_LIST_MAX:
-            raise ValueError(f"must be at most {FILTER_LIST_MAX}")
-        return values
-
-    return parse
-
-
-def _lists(value: Any) -> Mapping[str, tuple[str, ...]]:
-    """What names stand for in rules: a mapping, or ``NAME=ITEM,ITEM`` of the command line."""
-    if isinstance(value, list) and all(isinstance(one, str) and "=" in one for one in value):
-        given: dict[str, list[str]] = {}
-        for name, _, items in (one.partition("=") for one in value):
-            given.setdefault(name, []).extend(items.split(","))
-        value = given
-    if not isinstance(value, dict):
-        raise ValueError("must be names, each with a list: NAME=ITEM,ITEM")
-    return {_list_name(name): _list_items(items) for name, items in value.items()}
-
-
-def _list_name(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"\w+", value, re.ASCII):
-        raise ValueError("a name must be of letters, digits and _")
-    return value
-
-
-def _list_items(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise ValueError("a list must have items")
-    if not all(isinstance(item, str) and _text(item) for item in value):
-        raise ValueError("items of a list must be text")
-    return tuple(value)
-
-
-def _split(item: Any) -> list[Any]:
-    if not isinstance(item, str):
-        return [item]
-    parts = re.split(r"\s*,\s*|\s+", item.strip())  # "1,2", and "1 2" as pidof(1) prints it
-    if not all(parts):
-        raise ValueError("has an empty item")
-    return parts
+    sinks: tuple[SinkOptions, ...]
+    state: str
+    user: str
+    heartbeat: int
+    metrics: str
 
 
 @dataclass(frozen=True)
@@ -235,123 +106,163 @@ class Option:
     """Means something for a recording too."""
     repeats: bool = False
     """Each time it is given adds to it."""
+    daemon: bool = True
+    """Means something to the daemon too."""
+    reload: bool = True
+    """The daemon takes another value while it runs."""
 
 
-WHICH, SHOWN, JUDGED, WHERE, WHEN, CAPTURE = (
-    "which calls", "how they are shown", "what is judged", "where they go", "when it ends",
-    "capture",
+WHICH, SHOWN, JUDGED, VOLUME, WHERE, WHEN, CAPTURE, DAEMON = (
+    "which calls", "how they are shown", "what is judged", "what is told as one",
+    "where they go", "when it ends", "capture", "the daemon",
 )  # fmt: skip
 
 OPTIONS: Final[Mapping[str, tuple[Option, ...]]] = {
     WHICH: (
-        Option("pids", _list(_number(1, _PID_MAX)), ("-p", "--pid"), "PID",
-               "of these processes (repeatable, or PID,PID)", repeats=True),
-        Option("follow", _boolean, ("-f", "--follow"), "",
-               "with -p, also the children they fork from now on", replay=False),
-        Option("users", _list(_user), ("-u", "--user"), "USER",
-               "of these users, by name or number", repeats=True),
-        Option("comms", _list(_comm, commas=False), ("--comm",), "NAME",
-               "of processes with this name (the kernel's 15 bytes)", repeats=True),
-        Option("cgroups", _list(_path, commas=False), ("--cgroup",), "PATH",
+        Option("pids", list_of(number(1, PID_MAX)), ("-p", "--pid"), "PID",
+               "of these processes (repeatable, or PID,PID)", repeats=True, daemon=False),
+        Option("follow", boolean, ("-f", "--follow"), "",
+               "with -p, also the children they fork from now on", replay=False, daemon=False),
+        Option("users", list_of(user), ("-u", "--user"), "USER",
+               "of these users, by name or number", repeats=True, reload=False),
+        Option("comms", list_of(comm, commas=False), ("--comm",), "NAME",
+               "of processes with this name (the kernel's 15 bytes)", repeats=True, reload=False),
+        Option("cgroups", list_of(path, commas=False), ("--cgroup",), "PATH",
                "of processes in this cgroup or below it (repeatable)",
-               repeats=True, replay=False),
-        Option("pid_namespace", _pid_namespace, ("--pidns",), "NS",
+               repeats=True, replay=False, reload=False),
+        Option("pid_namespace", pid_namespace, ("--pidns",), "NS",
                "of processes in this pid namespace: that of a PID, or a file such as"
-               " /proc/PID/ns/pid", replay=False),
-        Option("events", _list(_text, commas=False), ("-e", "--event"), "EXPR",
+               " /proc/PID/ns/pid", replay=False, reload=False),
+        Option("events", list_of(text, commas=False), ("-e", "--event"), "EXPR",
                "commands: prog_load,map_create; '!...' leaves out; @data is map"
                " contents and id walks, @control the rest",
-               repeats=True),
-        Option("results", _one_of("all", "successful", "failed"), ("-z", "--successful-only"), "",
-               "that succeeded", sets="successful"),
-        Option("results", _one_of("all", "successful", "failed"), ("-Z", "--failed-only"), "",
-               "that failed", sets="failed"),
-        Option("min_duration", _duration, ("--min-duration",), "TIME",
-               "that took at least this long: 50us, 10ms, 1s"),
+               repeats=True, reload=False),
+        Option("results", one_of("all", "successful", "failed"), ("-z", "--successful-only"), "",
+               "that succeeded", sets="successful", reload=False),
+        Option("results", one_of("all", "successful", "failed"), ("-Z", "--failed-only"), "",
+               "that failed", sets="failed", reload=False),
+        Option("min_duration", duration, ("--min-duration",), "TIME",
+               "that took at least this long: 50us, 10ms, 1s", reload=False),
     ),
     SHOWN: (
-        Option("format", _one_of("text", "json"), ("--json",), "",
-               "as ECS documents, one a line", sets="json"),
-        Option("message", _boolean, ("--message",), "",
+        Option("format", one_of("text", "json"), ("--json",), "",
+               "as ECS documents, one a line", sets="json", daemon=False),
+        Option("message", boolean, ("--message",), "",
                "with --json, also the text line"),
-        Option("timestamps", _one_of("none", "seconds", "microseconds", "epoch"), ("-t",), "",
+        Option("timestamps", one_of("none", "seconds", "microseconds", "epoch"), ("-t",), "",
                "time of day; -tt with microseconds, -ttt as seconds since 1970",
-               sets=("none", "seconds", "microseconds", "epoch")),
-        Option("relative", _boolean, ("-r", "--relative-timestamps"), "",
-               "time since the call before"),
-        Option("syscall_times", _boolean, ("-T", "--syscall-times"), "",
-               "time spent in the call"),
-        Option("verbose", _boolean, ("-v", "--verbose"), "",
+               sets=("none", "seconds", "microseconds", "epoch"), daemon=False),
+        Option("relative", boolean, ("-r", "--relative-timestamps"), "",
+               "time since the call before", daemon=False),
+        Option("syscall_times", boolean, ("-T", "--syscall-times"), "",
+               "time spent in the call", daemon=False),
+        Option("verbose", boolean, ("-v", "--verbose"), "",
                "arrays, logs and unknown bytes in full, instructions; details of errors"),
-        Option("dump_insns", _boolean, ("--dump-insns",), "",
-               "programs that are loaded, disassembled, below their calls"),
-        Option("strings", _number(0, 1 << 20), ("-s", "--string-limit"), "N",
+        Option("dump_insns", boolean, ("--dump-insns",), "",
+               "programs that are loaded, disassembled, below their calls", daemon=False),
+        Option("strings", number(0, 1 << 20), ("-s", "--string-limit"), "N",
                "at most N bytes of a string, N elements of an array (32); -v shows whole arrays"),
-        Option("constants", _one_of("abbrev", "raw", "verbose"), ("-X", "--const-print-style"),
+        Option("constants", one_of("abbrev", "raw", "verbose"), ("-X", "--const-print-style"),
                "STYLE", "constants as abbrev (names, the default), raw or verbose (both)"),
-        Option("strace_compat", _boolean, ("--strace-compat",), "",
+        Option("strace_compat", boolean, ("--strace-compat",), "",
                "calls exactly as strace 7.2 prints them, also where it is wrong"),
-        Option("descriptors", _boolean, ("-y", "--decode-fds"), "",
+        Option("descriptors", boolean, ("-y", "--decode-fds"), "",
                "with --strace-compat, the files behind descriptors"),
-        Option("column", _number(0, 1000), ("-a", "--columns"), "N",
-               "column of the result (40)"),
-        Option("color", _one_of("auto", "always", "never"), ("--color",), "WHEN",
-               "auto (the default), always or never"),
-        Option("summary", _one_of("none", "only", "also"), ("-c", "--summary-only"), "",
-               "counts and times of each command instead of lines", sets="only"),
-        Option("summary", _one_of("none", "only", "also"), ("-C", "--summary"), "",
-               "the same after the lines", sets="also"),
-        Option("quiet", _boolean, ("-q", "--quiet"), "",
+        Option("column", number(0, 1000), ("-a", "--columns"), "N",
+               "column of the result (40)", daemon=False),
+        Option("color", one_of("auto", "always", "never"), ("--color",), "WHEN",
+               "auto (the default), always or never", daemon=False),
+        Option("summary", one_of("none", "only", "also"), ("-c", "--summary-only"), "",
+               "counts and times of each command instead of lines", sets="only", daemon=False),
+        Option("summary", one_of("none", "only", "also"), ("-C", "--summary"), "",
+               "the same after the lines", sets="also", daemon=False),
+        Option("quiet", boolean, ("-q", "--quiet"), "",
                "nothing but calls, warnings and losses"),
     ),
     JUDGED: (
-        Option("rules", _list(_path, commas=False), ("--rules",), "PATH",
+        Option("rules", list_of(path, commas=False), ("--rules",), "PATH",
                "by these Sigma rules, with an alert below a call that one matches: default for"
                " bpfsnoop's own, a file or a directory (repeatable)", repeats=True),
-        Option("rule_lists", _lists, ("--rule-list",), "NAME=ITEM,...",
+        Option("rule_lists", named_lists, ("--rule-list",), "NAME=ITEM,...",
                "what %%NAME%% stands for in rules; %%NAME%% as an item is what it stood for"
                " (repeatable)", repeats=True),
-        Option("alert_interval", _duration, ("--alert-interval",), "TIME",
+        Option("alert_interval", duration, ("--alert-interval",), "TIME",
                "alerts of one rule and process within it become one (1m); 0 for never"),
-        Option("alerts_only", _boolean, ("--alerts-only",), "",
-               "with --rules, show alerts and no calls"),
+        Option("alerts_only", boolean, ("--alerts-only",), "",
+               "with --rules, show alerts and no calls", daemon=False),
+    ),
+    VOLUME: (
+        Option("aggregate", duration, ("--aggregate",), "TIME",
+               "calls of one process and command on one map within it, after the first; and"
+               " those that look at what there is: 10s; 0 for none"),
+        Option("full", list_of(text, commas=False), ("--full",), "EXPR",
+               "but for these commands, as -e takes them", repeats=True),
+        Option("rate_limit", number(0, _RATE_MAX), ("--rate-limit",), "N",
+               "other calls of a process beyond N a second, but for what changed what runs; 0 for"
+               " none"),
     ),
     WHERE: (
-        Option("output", _text, ("-o", "--output"), "FILE",
-               "to a file instead of standard output"),
-        Option("save_progs", _text, ("--save-progs",), "DIR",
-               "and each distinct program that is loaded to a file in DIR"),
-        Option("record", _text, ("--record",), "FILE",
-               "and, raw, to a file for 'bpfsnoop replay'", replay=False),
+        Option("output", text, ("-o", "--output"), "FILE",
+               "to a file instead of standard output", daemon=False),
+        Option("save_progs", text, ("--save-progs",), "DIR",
+               "and each distinct program that is loaded to a file in DIR", daemon=False),
+        Option("record", text, ("--record",), "FILE",
+               "and, raw, to a file for 'bpfsnoop replay'", replay=False, daemon=False),
     ),
     WHEN: (
-        Option("duration", _duration, ("-d", "--duration"), "TIME",
-               "after this long: 10 (seconds), 500ms, 5m", replay=False),
-        Option("max_events", _number(0, 1 << 62), ("-M", "--max-events"), "N",
-               "after this many events"),
-        Option("strict", _boolean, ("--strict",), "",
-               "exit with status 3 if any event was lost"),
+        Option("duration", duration, ("-d", "--duration"), "TIME",
+               "after this long: 10 (seconds), 500ms, 5m", replay=False, daemon=False),
+        Option("max_events", number(0, 1 << 62), ("-M", "--max-events"), "N",
+               "after this many events", daemon=False),
+        Option("strict", boolean, ("--strict",), "",
+               "exit with status 3 if any event was lost", daemon=False),
     ),
     CAPTURE: (
-        Option("probe", _one_of(*PROBES), ("--probe",), "NAME",
-               "attach to: auto, fentry, kprobe, lsm, raw_tracepoint or tracepoint", replay=False),
-        Option("witness", _boolean, ("--no-witness",), "",
+        Option("probe", one_of(*PROBES), ("--probe",), "NAME",
+               "attach to: auto, fentry, kprobe, lsm, raw_tracepoint or tracepoint",
+               replay=False, reload=False),
+        Option("witness", boolean, ("--no-witness",), "",
                "without what the kernel itself says of loaded programs", sets=False,
-               replay=False),
-        Option("map_types", _boolean, ("--no-map-types",), "",
+               replay=False, reload=False),
+        Option("map_types", boolean, ("--no-map-types",), "",
                "do not ask the kernel for the types of keys and values", sets=False,
-               replay=False),
-        Option("ring_size", _ring_size, ("--ring-size",), "SIZE",
-               "bytes of the larger rings (2M)", replay=False),
-        Option("max_insns", _number(0, _INSNS_MAX), ("--max-insns",), "N",
-               "at most N instructions of a program (4096)", replay=False),
-        Option("cache", _text, ("--cache",), "DIR",
-               "where compiled code is kept; empty for nowhere", replay=False),
+               replay=False, reload=False),
+        Option("ring_size", ring_size, ("--ring-size",), "SIZE",
+               "bytes of the larger rings (2M)", replay=False, reload=False),
+        Option("max_insns", number(0, _INSNS_MAX), ("--max-insns",), "N",
+               "at most N instructions of a program (4096)", replay=False, reload=False),
+        Option("cache", text, ("--cache",), "DIR",
+               "where compiled code is kept; empty for nowhere", replay=False, reload=False),
+    ),
+    DAEMON: (
+        Option("sinks", sinks, (), "", "where its documents go"),
+        Option("state", absolute, (), "", "directory of its lock and spools", reload=False),
+        Option("user", text, (), "", "whom it becomes once it traces", reload=False),
+        Option("heartbeat", at_least("100ms"), (), "", "time between signs of life; 0 for none"),
+        Option("metrics", listen_address, (), "", "where metrics and health are served"),
     ),
 }  # fmt: skip
 
 _BY_KEY: Final[Mapping[str, Option]] = {
     option.key: option for group in OPTIONS.values() for option in group
+}
+FIXED: Final = tuple(key for key, option in _BY_KEY.items() if not option.reload)
+"""Keys that the daemon takes at its start alone."""
+
+
+_OF_THE_DAEMON: Final[Mapping[str, Any]] = {
+    "rules": ("default",), "aggregate": 10 * 10**9, "rate_limit": 1000,
+}  # fmt: skip
+"""Its defaults where they are others: nobody reads along, and it runs for months."""
+
+
+def _not_the_daemons(value: Any) -> Any:
+    raise ValueError("is about runs at a terminal; the daemon's documents go to its sinks")
+
+
+_PARSERS: Final = {key: option.parse for key, option in _BY_KEY.items()}
+_DAEMON_PARSERS: Final = {
+    key: option.parse if option.daemon else _not_the_daemons for key, option in _BY_KEY.items()
 }
 
 
@@ -365,6 +276,8 @@ def add_options(parser: argparse.ArgumentParser, *, replay: bool) -> "argparse._
     :returns: the group of the options that are no keys of config.yaml.
     """
     for title, group in OPTIONS.items():
+        if title == DAEMON:  # a file says these: nobody types them
+            continue
         section = parser.add_argument_group(title)
         for option in group:
             if replay and not option.replay:
@@ -384,9 +297,10 @@ def add_doctor_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
 
 
-def add_settings(other: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+def add_settings(other: "argparse.ArgumentParser | argparse._ArgumentGroup", *short: str) -> None:
+    """:param short: another name of ``--config``."""
     other.add_argument(
-        "--config", metavar="FILE", help="options from this file, laid out like config.yaml"
+        *short, "--config", metavar="FILE", help="options from this file, laid out like config.yaml"
     )
     other.add_argument(
         "--set",
@@ -406,16 +320,20 @@ def _argparse_action(option: Option) -> dict[str, Any]:
     return common | {"action": "store_const", "const": const}
 
 
-def configured(arguments: argparse.Namespace, defaults: Path = installed.DEFAULTS) -> Config:
+def configured(
+    arguments: argparse.Namespace, defaults: Path = installed.DEFAULTS, *, daemon: bool = False
+) -> Config:
     """The defaults, under the file of ``--config``, under ``--set``, under the other flags.
 
+    :param daemon: what means nothing to it is a mistake.
     :raises UsageError: with every mistake in any of them.
     """
     mistakes: list[Mistake] = []
-    values = _from_file(defaults, mistakes)
+    parsers = _DAEMON_PARSERS if daemon else _PARSERS
+    values = from_file(defaults, _PARSERS, mistakes) | (dict(_OF_THE_DAEMON) if daemon else {})
     if file := getattr(arguments, "config", None):
-        values |= _from_file(Path(file), mistakes)
-    values |= _from_settings(getattr(arguments, "set", None) or (), mistakes)
+        values |= from_file(Path(file), parsers, mistakes)
+    values |= from_settings(getattr(arguments, "set", None) or (), parsers, mistakes)
     values |= _from_command_line(vars(arguments), mistakes)
     missing = [field.name for field in fields(Config) if field.name not in values]
     if not mistakes and missing:
@@ -432,6 +350,8 @@ def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
         yield Mistake("a summary (-c, -C) is text: leave out --json")
     if values["format"] == "json" and values["strace_compat"] and not values["message"]:
         yield Mistake("--strace-compat is about lines: add --message, or leave out --json")
+    if values["summary"] != "none" and (values["aggregate"] or values["rate_limit"]):
+        yield Mistake("a summary (-c, -C) counts each call: give --aggregate 0 and --rate-limit 0")
     if values["descriptors"] and not values["strace_compat"]:
         yield Mistake("-y is strace's: add --strace-compat (BPF objects are named without it)")
     if values["alerts_only"] and not values["rules"]:
@@ -447,25 +367,6 @@ def _contradictions(values: Mapping[str, Any]) -> Iterable[Mistake]:
 
 def _same_file(path: str, other: str) -> bool:
     return os.path.realpath(path) == os.path.realpath(other)
-
-
-def _from_settings(settings: Iterable[str], mistakes: list[Mistake]) -> dict[str, Any]:
-    # KEY=VALUE, the value in YAML as it would stand in a file.
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        try:
-            if not equals:
-                raise ValueError("must be KEY=VALUE")
-            loader = yaml.SafeLoader(text)
-            node = loader.get_single_node()
-            value = "" if node is None else _constructed(loader, node)
-            values[key] = _file_option(key, ()).parse(value)
-        except _NOT_YAML as error:
-            mistakes.append(Mistake(f"--set {setting}: not YAML: {_problem(error)}"))
-        except ValueError as error:
-            mistakes.append(Mistake(f"--set {setting}: {error}"))
-    return values
 
 
 def _from_command_line(given: Mapping[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
@@ -485,62 +386,3 @@ def _from_command_line(given: Mapping[str, Any], mistakes: list[Mistake]) -> dic
             shown = " ".join(raw) if isinstance(raw, list) else raw
             mistakes.append(Mistake(f"{option.flags[0]} {shown}: {error}"))
     return values
-
-
-def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-    except OSError as error:
-        mistakes.append(Mistake(f"cannot read it: {error.strerror}", str(path)))
-        return {}
-    except _NOT_YAML as error:
-        mistakes.append(_syntax_mistake(error, path))
-        return {}
-    if root is None or root.tag == _NULL:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        mistakes.append(Mistake("must be a list of 'key: value' lines", str(path), 1))
-        return {}
-    values: dict[str, Any] = {}
-    for key_node, value_node in root.value:
-        line = key_node.start_mark.line + 1
-        key = key_node.value
-        try:
-            key = _constructed(loader, key_node)
-            value = _constructed(loader, value_node)
-            values[key] = _file_option(key, values).parse(value)
-        except _NOT_YAML as error:
-            mistakes.append(_syntax_mistake(error, path))
-        except ValueError as error:
-            mistakes.append(Mistake(f"{key}: {error}", str(path), line))
-    return values
-
-
-def _constructed(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    try:
-        return loader.construct_object(node, deep=True)
-    except (ValueError, KeyError, AttributeError, TypeError):  # '!!bool 7', '2024-02-31'
-        raise ValueError("is not of the YAML type that it seems to be") from None
-
-
-def _file_option(key: Any, seen: Collection[str]) -> Option:
-    if not isinstance(key, str):
-        raise ValueError("is not the name of an option")
-    if key in seen:
-        raise ValueError("stands here twice")
-    if key in _BY_KEY:
-        return _BY_KEY[key]
-    near = difflib.get_close_matches(key, _BY_KEY, n=1, cutoff=0.7)
-    raise ValueError(f"unknown option{f'; did you mean {near[0]}?' if near else ''}")
-
-
-def _syntax_mistake(error: Exception, path: Path) -> Mistake:
-    mark = getattr(error, "problem_mark", None)
-    return Mistake(f"not YAML: {_problem(error)}", str(path), mark.line + 1 if mark else 1)
-
-
-def _problem(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return getattr(error, "problem", None) or str(error).partition("\n")[0]

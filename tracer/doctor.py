@@ -8,7 +8,7 @@ for a run, and let go at once.
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from itertools import pairwise
@@ -35,6 +35,7 @@ from .conditions import (
     warning,
 )
 from .config import Config
+from .daemon.checks import daemon_checks
 from .facts import REGISTERS
 from .hooks import AUTO, COMPAT_CALLS, INNER_CALLS
 from .loader import Loaded
@@ -49,6 +50,8 @@ class Kind(StrEnum):
     """A way to trace, as ``--probe`` names it."""
     PATH = "path"
     """A way into bpf(2)."""
+    DAEMON = "daemon"
+    """What the daemon needs besides."""
 
 
 class Finding(NamedTuple):
@@ -81,10 +84,11 @@ Trial = Loaded | CannotStart
 """What came of trying a plan."""
 
 
-def examine(options: Config) -> Report:
+def examine(options: Config, daemon: Config | None = None) -> Report:
     """Looks at this host, and tries every plan. Nothing of it stays in the kernel.
 
     :param options: of which the cache and the size of the rings count.
+    :param daemon: options of a daemon that is looked at too.
     """
     trials, taken = _trials(options)
     working = [trial for trial in trials.values() if isinstance(trial, Loaded)]
@@ -92,7 +96,10 @@ def examine(options: Config) -> Report:
     running = loaded or next(iter(working), None)
     host = Host(works=bool(running), cache=options.cache, ring_size=options.ring_size)
     plans = ((name, _of_plan(name, trial, taken, host)) for name, trial in trials.items())
-    findings = {Kind.HOST: conditions(host), Kind.PLAN: plans, Kind.PATH: _paths(host, running)}
+    findings: dict[Kind, Iterable[tuple[str, Verdict]]] = {
+        Kind.HOST: conditions(host), Kind.PLAN: plans, Kind.PATH: _paths(host, running),
+        Kind.DAEMON: daemon_checks(daemon) if daemon else (),
+    }  # fmt: skip
     return Report(taken, running.probe if running else "", tuple(
         _finding(kind, name, verdict)
         for kind, found in findings.items() for name, verdict in found
@@ -248,6 +255,7 @@ _TITLES: Final = {
     Kind.HOST: "this host",
     Kind.PLAN: "probe plans",
     Kind.PATH: "paths into bpf(2)",
+    Kind.DAEMON: "the daemon",
 }
 _NARROWEST: Final = 30  # a terminal that has less wraps by itself; Rich would leave out
 _ANY: Final = 100  # lines: given both, Rich does not ask the environment
@@ -279,8 +287,9 @@ def table(report: Report, *, color: bool, width: int) -> bytes:
     )  # fmt: skip
     names = min(max(len(finding.name) for finding in report.findings), width // 3)
     for kind, title in _TITLES.items():
-        console.print(Text(title, "bold"))
-        console.print(_section([f for f in report.findings if f.kind is kind], names))
+        if found := [finding for finding in report.findings if finding.kind is kind]:
+            console.print(Text(title, "bold"))
+            console.print(_section(found, names))
     console.print(_sum(report))
     lines = (line.rstrip() for line in file.getvalue().splitlines())
     return "".join(f"{line}\n" for line in lines).encode("ascii")

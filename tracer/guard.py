@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from ..events.call import RESULT, Object, ObjectKind
+from ..events.call import RESULT, Call, Object, ObjectKind
 from ..events.event import Event
 from ..events.notice import Notice, Reason
 from ..events.object import Described
@@ -36,12 +36,20 @@ class Guard:
         self._ours = ours
         self._told: Recent[tuple[int, int, Reason], bool] = Recent(_TOLD_MAX)
 
+    def is_touched(self, call: Call) -> bool:
+        """Whether the call is about an object of ours."""
+        # And where descriptors led afterwards, if they were swapped.
+        for objects in call.objects, call.objects_after:
+            for found in objects.values():
+                if (found.kind, found.id) in self._ours:
+                    return True
+        return False
+
     def noticed(self, event: Event) -> Notice | None:
         """What is to be said of a call, mostly nothing."""
         call = event.call
-        if not call.objects:
+        if not self.is_touched(call):
             return None
-        # And where descriptors led afterwards, if they were swapped.
         for at, found in (*call.objects.items(), *call.objects_after.items()):
             if (found.kind, found.id) in self._ours:
                 touched = _described(event, at, found)

@@ -6,16 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..decoders.decode import Decoder
-from ..events.call import Totals
+from ..events.call import Call, Totals
 from ..events.ecs import Cause
+from ..events.event import Event, action_of
+from ..events.folded import Folded
 from ..events.notice import Notice
+from ..events.process import Process
 from ..rules.alert import Alert
 from .functions import sees_inside
+from .group import Group
 from .guard import Guard
 from .judge import Judge
+from .output import Output
 from .selection import Selection
-from .sinks import Output, Sink
+from .sinks import Sink
 from .source import Batch, Seen, Source
+from .volume import GRACE_NS, NOTHING, Folding, Volume
 
 _COLLECT_AFTER: Final = 100_000  # objects more than went
 
@@ -46,18 +52,23 @@ def run(
     output: Output,
     *,
     judge: Judge | None = None,
+    folding: Folding = NOTHING,
     max_events: int = 0,
     listings: bool = False,
 ) -> Outcome:
     """Every call of the source, decoded, to every sink, until the source is over.
 
     :param judge: of calls and notices, if there are rules.
-    :param max_events: ends it after so many; 0 for no limit.
+    :param folding: which calls are told as one.
+    :param max_events: ends it after so many calls, folded ones too; 0 for no limit.
     :param listings: disassemble programs that are loaded.
     :raises OutputError, BrokenPipeError: the output takes no more.
     """
     collect_seldom()
-    stream = _Stream(source, selection, sinks, judge, max_events, listings=listings)
+    stream = Stream(
+        source, selection, sinks, judge,
+        folding=folding, max_events=max_events, listings=listings,
+    )  # fmt: skip
     for batch in source.batches():
         stream.take(batch)
         output.flush()
@@ -69,8 +80,11 @@ def run(
     return Outcome(end.totals, stream.names, end.problem, judge.forgotten if judge else 0)
 
 
-class _Stream:
-    """Numbers what goes to the sinks; a gap in the numbers is as wide as what was lost."""
+class Stream:
+    """Numbers what goes to the sinks; a gap in the numbers is as wide as what was lost.
+
+    :param first: the number to begin with.
+    """
 
     def __init__(
         self,
@@ -78,9 +92,11 @@ class _Stream:
         selection: Selection,
         sinks: Sequence[Sink],
         judge: Judge | None,
-        max_events: int,
         *,
-        listings: bool,
+        folding: Folding = NOTHING,
+        max_events: int = 0,
+        listings: bool = False,
+        first: int = 1,
     ) -> None:
         self._decoder = Decoder(
             source.kernel_names, sees_inside=sees_inside(source.origin.probe), listings=listings,
@@ -90,16 +106,29 @@ class _Stream:
         self._guard = Guard(source.own)
         self._selection = selection
         self._sinks = sinks
-        self._judge = judge
+        self.judge = judge
+        """May be put in the place of another between two batches."""
+        self._folding = NOTHING
+        self._volume: Volume | None = None
+        self.fold(folding)
         self._max_events = max_events
         self._shown = 0
-        self._sequence = 0
+        self._sequence = first - 1
         self._lost = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether as many calls were shown as there are to be."""
+        """Whether as many calls were shown, or folded, as there are to be."""
         return bool(self._max_events) and self._shown == self._max_events
+
+    def fold(self, folding: Folding) -> None:
+        """What is told as one from here on; what was held for that is told now."""
+        if folding == self._folding:
+            return
+        if self._volume:
+            self._folded(self._volume.rest())
+        self._folding = folding
+        self._volume = Volume(folding, self._decoder.described) if folding.wanted else None
 
     def take(self, batch: Batch) -> None:
         for seen in batch.calls:
@@ -111,53 +140,105 @@ class _Stream:
             return
         for notice in batch.notices if self._selection.wants_notices else ():
             self._notice(notice, None, batch.clock_offset_ns)
-        if self._judge:
-            self._alerts(self._judge.due(batch.now_ns))
+        if self._volume:
+            self._folded(self._volume.due(batch.now_ns - GRACE_NS))
+        if self.judge:
+            self._alerts(self.judge.due(batch.now_ns))
         if batch.totals:
-            self._losses(batch.totals, final=False)
+            self.losses(batch.totals, final=False)
+
+    def rest(self) -> None:
+        """What was held back is told now."""
+        if self._volume:
+            self._folded(self._volume.rest())
+        if self.judge:
+            self._alerts(self.judge.rest())
 
     def end(self, totals: Totals | None) -> None:
-        if self._judge:
-            self._alerts(self._judge.rest())
+        self.rest()
         if totals:
-            self._losses(totals, final=True)
+            self.losses(totals, final=True)
         for sink in self._sinks:
             sink.end()
 
     def _call(self, seen: Seen, clock_offset_ns: int) -> None:
-        event = self._decoder.decode(seen.call)
-        time_ns = seen.call.start_ns + clock_offset_ns
+        call, process = seen
         self._shown += 1
-        sequence = self._next()
-        for sink in self._sinks:
-            sink.event(event, seen.process, time_ns, sequence)
-        if self._judge:
-            self._alerts(self._judge.event(event, seen.process, time_ns=time_ns, sequence=sequence))
+        if self._volume is None:
+            self._judged(self._decoder.decode(call), process, clock_offset_ns)
+            return
+        self._folded(self._volume.due(call.returned_ns))
+        event = None if self._is_dull(self._volume, call) else self._decoder.decode(call)
+        group = self._volume.group(seen, event)
+        if group and event is None:
+            group.add(call, clock_offset_ns)
+        else:
+            self._judged(event or self._decoder.decode(call), process, clock_offset_ns, group)
+
+    def _is_dull(self, volume: Volume, call: Call) -> bool:
+        """Whether nobody has to look at what the call says."""
+        return (
+            volume.masses(call)
+            and not self._guard.is_touched(call)
+            and self._decoder.is_plain(call)
+            and not (self.judge and self.judge.concerns(action_of(self.names[call.command])))
+        )
+
+    def _judged(
+        self, event: Event, process: Process, clock_offset_ns: int, group: Group | None = None
+    ) -> None:
+        """:param group: where the call is folded, if nothing is found in it."""
+        time_ns = event.call.start_ns + clock_offset_ns
+        sequence = self._sequence + 1
+        if not group:
+            self._event(event, process, time_ns)
+        alerts: Sequence[Alert] = ()
+        if self.judge:
+            alerts = self.judge.event(
+                event, process, time_ns=time_ns, sequence=sequence, told=not group
+            )
         notice = self._guard.noticed(event)
+        if group and (alerts or notice):
+            self._event(event, process, time_ns)
+        elif group:
+            group.add(event.call, clock_offset_ns)
+        self._alerts(alerts)
         if notice:
-            self._notice(notice, Cause(event, seen.process, sequence), clock_offset_ns)
+            self._notice(notice, Cause(event, process, sequence), clock_offset_ns)
+
+    def _event(self, event: Event, process: Process, time_ns: int) -> None:
+        sequence = self.number()
+        for sink in self._sinks:
+            sink.event(event, process, time_ns, sequence)
+
+    def _folded(self, told: Iterable[Folded]) -> None:
+        for folded in told:
+            sequence = self.number()
+            for sink in self._sinks:
+                sink.folded(folded, sequence)
 
     def _notice(self, notice: Notice, cause: Cause | None, clock_offset_ns: int) -> None:
         time_ns = notice.time_ns + clock_offset_ns
-        sequence = self._next()
+        sequence = self.number()
         for sink in self._sinks:
             sink.notice(notice, cause, time_ns, sequence)
-        if self._judge:
-            self._alerts(self._judge.notice(notice, cause, time_ns=time_ns, sequence=sequence))
+        if self.judge:
+            self._alerts(self.judge.notice(notice, cause, time_ns=time_ns, sequence=sequence))
 
     def _alerts(self, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
-            sequence = self._next()
+            sequence = self.number()
             for sink in self._sinks:
                 sink.alert(alert, sequence)
 
-    def _losses(self, totals: Totals, *, final: bool) -> None:
+    def losses(self, totals: Totals, *, final: bool) -> None:
         self._sequence += max(0, totals.lost - self._lost)
         self._lost = max(self._lost, totals.lost)
-        sequence = self._next()
+        sequence = self.number()
         for sink in self._sinks:
             sink.losses(totals, self.names, sequence, final=final)
 
-    def _next(self) -> int:
+    def number(self) -> int:
+        """The next one, for what the sinks are told by somebody else."""
         self._sequence += 1
         return self._sequence

@@ -8,6 +8,7 @@ from typing import Final
 
 from ..events.errors import CannotStart
 from . import libc
+from .rights import effective_capabilities
 
 _CAP_SYS_ADMIN: Final = 1 << 21
 _CAP_PERFMON: Final = 1 << 38
@@ -68,12 +69,3 @@ def require_bpf() -> None:
 def may_open_by_id() -> bool:
     """Whether objects of others may be opened (``BPF_MAP_GET_FD_BY_ID`` and the like)."""
     return bool(effective_capabilities() & _CAP_SYS_ADMIN)
-
-
-def effective_capabilities(status: str = "/proc/self/status") -> int:
-    """:raises OSError: /proc is not mounted."""
-    with open(status, encoding="ascii", errors="replace") as file:
-        for line in file:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0

@@ -98,7 +98,8 @@ class Program:
         }
         self._seeing = [name for name in _SEEING if f"attached:{name}" in self._fds]
         self._bulk_size = sizes.ring
-        self._bulk_taken = mmap.mmap(self._fds["bulk_taken"], mmap.PAGESIZE)
+        self._bulk_page = mmap.mmap(self._fds["bulk_taken"], mmap.PAGESIZE)
+        self._bulk_taken = memoryview(self._bulk_page).cast("Q")  # written as one word
         self.ring_fds = [self._fds[name] for name in RING_NAMES.values()]
         rings = {
             number: Ring(self._fds[name], sizes.of_ring(number))
@@ -203,7 +204,8 @@ class Program:
 
     def close(self) -> None:
         """Detaches and frees everything."""
-        self._bulk_taken.close()
+        self._bulk_taken.release()
+        self._bulk_page.close()
         self.rings.close()
         for fd in self._fds.values():
             os.close(fd)
@@ -225,7 +227,7 @@ class Program:
 
     def _count_taken(self, size: int) -> None:
         self._taken += size
-        _U64.pack_into(self._bulk_taken, 0, self._taken)
+        self._bulk_taken[0] = self._taken
 
 
 def _number(array: BpfMap, index: int) -> int:

@@ -33,6 +33,7 @@ class Ring:
         self._consumed = memoryview(self._consumer).cast("Q")
         self._produced = memoryview(self._producer)[:page].cast("Q")
         self._position = self._consumed[0]
+        self._fullest = 0
 
     def drain(self) -> tuple[list[bytes], bool]:
         """The records that are complete, oldest first.
@@ -45,6 +46,7 @@ class Ring:
         header = _HEADER.unpack_from
         position = self._position
         begun = self._produced[0]
+        self._fullest = max(self._fullest, begun - position)
         while position < begun:
             start = base + (position & mask)  # a header never wraps around: both are 8-aligned
             length = header(pages, start)[0]
@@ -62,6 +64,11 @@ class Ring:
             self._position = position
             self._consumed[0] = position
         return records, position >= begun
+
+    def fill(self) -> float:
+        """How full it was at most when it was drained, since this was asked: 0 to 1."""
+        fullest, self._fullest = self._fullest, 0
+        return fullest / (self._mask + 1)
 
     def close(self) -> None:
         self._consumed.release()

@@ -127,6 +127,10 @@ class Rings:
         self._ready.extend(ready)
         self._ready_size += sum(map(len, ready))
 
+    def fills(self) -> dict[int, float]:
+        """See :meth:`.ring.Ring.fill`, by ``RING_...``."""
+        return {number: ring.fill() for number, ring in self._rings.items()}
+
     def close(self) -> None:
         for ring in self._rings.values():
             ring.close()

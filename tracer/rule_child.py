@@ -16,6 +16,7 @@ from ..rules.rule import to_json
 from ..rules.sigma.detection import Known
 from ..rules.sigma.lists import lists
 from ..rules.sigma.read import read
+from .rights import give_up
 
 _LIMITS: Final[Mapping[int, int]] = {
     resource.RLIMIT_CPU: 60,  # seconds; a hundred rules take one
@@ -26,6 +27,7 @@ _LIMITS: Final[Mapping[int, int]] = {
 
 
 def main() -> None:
+    give_up(None, 0)  # who wrote the files may know a bug of the parser
     for limit, wanted in _LIMITS.items():
         _, hard = resource.getrlimit(limit)  # not everybody may raise it
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

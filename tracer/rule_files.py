@@ -21,7 +21,7 @@ from ..events.errors import Mistake, UsageError
 from ..rules.fields import Fields, fields
 from ..rules.rule import Rule, from_json, to_json
 from . import installed
-from .cache import Cache, Form
+from .cache import Form, Keeper
 
 FILE_MAX: Final = 1 << 18
 """Bytes."""
@@ -37,12 +37,14 @@ _SUFFIXES: Final = (".yml", ".yaml")
 _FORM: Final[Form[tuple[Rule, ...]]] = Form("rules.json", to_json, from_json)
 
 _OURS: Final = "default"
+_NOT_JUDGED: Final = "/alert", "/folded", "/daemon"
+"""Documents that no rule is asked about: of what was judged before, and of ourselves."""
 
 Lists = Mapping[str, Sequence[str]]
 
 
 def load(
-    paths: Sequence[str], lists: Lists, cache: Cache, *, with_examples: bool = False
+    paths: Sequence[str], lists: Lists, cache: Keeper, *, with_examples: bool = False
 ) -> tuple[Rule, ...]:
     """The rules in these files, in the order of the files.
 
@@ -67,9 +69,8 @@ def load(
 
 
 def _judged_fields() -> Fields:
-    # Of all documents but alerts, which are not judged.
     schema = json.loads(installed.SCHEMA.read_bytes())
-    kinds = [kind for kind in schema["oneOf"] if not kind["$ref"].endswith("/alert")]
+    kinds = [kind for kind in schema["oneOf"] if not kind["$ref"].endswith(_NOT_JUDGED)]
     return fields({**schema, "oneOf": kinds})
 
 

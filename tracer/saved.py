@@ -11,6 +11,7 @@ from ..events.call import Totals
 from ..events.ecs import Cause
 from ..events.errors import CannotStart
 from ..events.event import Event
+from ..events.folded import Folded
 from ..events.notice import Notice
 from ..events.process import Process
 from ..rules.alert import Alert
@@ -66,6 +67,9 @@ class SavedPrograms:
             return
         self._known.add(name)
         self._bytes += len(content)
+
+    def folded(self, folded: Folded, sequence: int) -> None:
+        pass
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         pass

@@ -5,6 +5,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ..decoders.progs import PROG_LOAD
 from ..decoders.table import COMMANDS
@@ -15,8 +16,9 @@ from ..events.wire import COMM_LEN, COMMAND_OTHER, COMMAND_SLOTS
 _CMD_MAX = (1 << 32) - 1
 _ALIASES = {"prog_run": "prog_test_run"}  # as in enum bpf_cmd
 
-_DATA = frozenset(number for number, command in COMMANDS.items() if command.data)
-_SETS: Mapping[str, frozenset[int]] = {"@data": _DATA, "@control": frozenset(COMMANDS) - _DATA}
+DATA: Final = frozenset(number for number, command in COMMANDS.items() if command.data)
+"""``@data``"""
+_SETS: Mapping[str, frozenset[int]] = {"@data": DATA, "@control": frozenset(COMMANDS) - DATA}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,12 @@ class CommandSet:
         return known | other << (COMMAND_SLOTS - 1)
 
 
-def command_set(expressions: Iterable[str], newer: Callable[[], Mapping[int, str]]) -> CommandSet:
+NO_COMMANDS: Final = CommandSet(frozenset(), unknown=False)
+
+
+def command_set(
+    expressions: Iterable[str], newer: Callable[[], Mapping[int, str]], flag: str = "-e"
+) -> CommandSet:
     """What ``-e`` asks for.
 
     An expression is a list of names with commas between them: a command in either
@@ -55,6 +62,7 @@ def command_set(expressions: Iterable[str], newer: Callable[[], Mapping[int, str
 
     :param newer: gives the running kernel's commands; asked for only where our
         tables do not know a name.
+    :param flag: that the expressions were given with.
     :raises UsageError: with every name that nobody knows.
     """
     chosen: dict[bool, set[int]] = {False: set(), True: set()}
@@ -73,7 +81,7 @@ def command_set(expressions: Iterable[str], newer: Callable[[], Mapping[int, str
                 names |= {kernel: number for number, kernel in newer().items()}
                 found = _numbers(name, names)
             if found is None:
-                mistakes.append(Mistake(_unknown(item.strip(), names)))
+                mistakes.append(Mistake(_unknown(item.strip(), names, flag)))
                 continue
             chosen[negated] |= found
             control[negated] |= name == "@control"
@@ -96,13 +104,13 @@ def _numbers(name: str, names: Mapping[str, int]) -> frozenset[int] | None:
     return None if number is None else frozenset({number})
 
 
-def _unknown(name: str, names: Iterable[str]) -> str:
+def _unknown(name: str, names: Iterable[str], flag: str) -> str:
     if not name:
-        return "-e is to be followed by the names of commands"
+        return f"{flag} is to be followed by the names of commands"
     known = [*_SETS, *(full.removeprefix("BPF_").lower() for full in names)]
     near = difflib.get_close_matches(name.lower().removeprefix("bpf_"), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else "; the names are those of enum bpf_cmd"
-    return f"-e {name}: there is no such command{hint}"
+    return f"{flag} {name}: there is no such command{hint}"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where events go: lines for people, documents for machines, a table at the end."""
 
-import errno
-import fcntl
 import os
-import select
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +11,8 @@ from weakref import ReferenceType, ref
 from ..events import ecs, text
 from ..events.call import Call, Totals
 from ..events.ecs import Cause, Origin
-from ..events.errors import OutputError
 from ..events.event import Event
+from ..events.folded import Folded, folded_document
 from ..events.lines import JsonLines
 from ..events.notice import Notice
 from ..events.process import Process
@@ -23,11 +20,11 @@ from ..events.value import Style, Xlat, printable
 from ..rules.alert import Alert, alert_document
 from .config import Config
 from .names import ReplayNames
+from .output import Output
 from .recent import Recent
 from .saved import SavedPrograms
 from .say import say
 
-_BUFFER: Final = 1 << 16
 _RED, _CYAN, _DIM, _PLAIN = "\x1b[31m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
 _LEVELS: Final[Mapping[str, str]] = {
     "critical": "\x1b[1;31m", "high": _RED, "medium": "\x1b[33m", "low": _CYAN,
@@ -35,90 +32,6 @@ _LEVELS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 _SECOND: Final = 1_000_000_000
 _INTRODUCED_MAX: Final = 4096
-
-
-class Output:
-    """A file, or standard output: whole lines only, each at once if a person watches.
-
-    A file is created or opened at once, but emptied only by :meth:`begin`, so that
-    a run that cannot start destroys nothing.
-
-    :param path: empty for standard output.
-    :param kept: that its reader goes away is an error, not the end of the interest.
-    :raises OutputError: it cannot be opened.
-    """
-
-    def __init__(self, path: str, *, mode: int = 0o666, kept: bool = False) -> None:
-        self._path = path
-        self._kept = kept
-        self._begun = False
-        self._created = "" if not path or os.path.exists(path) else os.path.realpath(path)
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, mode) if path else _stdout()
-        except OSError as error:
-            raise self._failed("open", error) from error
-        self._buffer = bytearray()
-        self.is_terminal = os.isatty(self._fd)
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def begin(self) -> None:
-        """Tracing has begun: what the file held before makes room."""
-        self._begun = True
-        if self._path:
-            try:
-                os.ftruncate(self._fd, 0)
-            except OSError:
-                pass  # a pipe or device, which has no length
-
-    def end(self) -> None:
-        """Closes it; a file that was made for a run which never began goes."""
-        try:
-            self.flush()
-        except (OutputError, BrokenPipeError):
-            pass  # it was reported when it happened first
-        os.close(self._fd)
-        if self._created and not self._begun:
-            try:
-                os.unlink(self._created)
-            except FileNotFoundError:
-                pass  # somebody was faster
-
-    def write(self, line: bytes) -> None:
-        """:raises OutputError, BrokenPipeError: see :meth:`flush`."""
-        self._buffer += line
-        if self.is_terminal or len(self._buffer) >= _BUFFER:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what is waiting, however long the other side takes.
-
-        :raises BrokenPipeError: nobody reads it any more.
-        :raises OutputError: it takes no more.
-        """
-        waiting, self._buffer = memoryview(self._buffer), bytearray()
-        while waiting:
-            try:
-                waiting = waiting[os.write(self._fd, waiting) :]
-            except BlockingIOError:  # whoever shares the pipe wants it not to block
-                poll = select.poll()
-                poll.register(self._fd, select.POLLOUT)
-                poll.poll()
-            except OSError as error:
-                if isinstance(error, BrokenPipeError) and not self._kept:
-                    raise
-                raise self._failed("write to", error) from error
-
-    def _failed(self, verb: str, error: OSError) -> OutputError:
-        return OutputError(f"cannot {verb} {self._path or 'standard output'}: {error.strerror}")
-
-
-def _stdout() -> int:
-    # Where standard output was closed, something to read from stands in its place.
-    if fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return os.dup(1)
 
 
 class Sink(Protocol):
@@ -129,6 +42,9 @@ class Sink(Protocol):
 
         :param time_ns: when the call began, ns since the epoch.
         """
+
+    def folded(self, folded: Folded, sequence: int) -> None:
+        """Calls that are told as one."""
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         """What is no call.
@@ -234,6 +150,19 @@ class TextSink:
         for line in event.program.listing if event.program else ():
             self._output.write(f"\t{line}\n".encode())
 
+    def folded(self, folded: Folded, sequence: int) -> None:
+        style = self._style
+        who = "many processes "
+        if folded.who:
+            call, process, _ = folded.who
+            if style.introduce:
+                self._introduce(process, call)
+            who = _who(call) if style.process else ""
+        line = f"+++ {who}{_stamp(style.timestamps, folded.end_ns)}{folded} +++"
+        if style.color:
+            line = f"{_DIM}{line}{_PLAIN}"
+        self._output.write(f"{line}\n".encode())
+
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         integrity = notice.action == "integrity"
         mark = "!!!" if integrity else "+++"
@@ -272,7 +201,7 @@ class TextSink:
 
     def _leader(self, event: Event, time_ns: int) -> str:
         style = self._style
-        leader = f"{printable(event.call.comm)}[{event.call.tgid}] " if style.process else ""
+        leader = _who(event.call) if style.process else ""
         stamp = _stamp(style.timestamps, time_ns)
         if style.relative:
             since = time_ns - (time_ns if self._previous_ns is None else self._previous_ns)
@@ -289,6 +218,10 @@ class TextSink:
         if event.failed:
             result = f"{_RED}{result}{_PLAIN}"
         return f"{_DIM}{leader}{_PLAIN}" if leader else "", call, result
+
+
+def _who(call: Call) -> str:
+    return f"{printable(call.comm)}[{call.tgid}] "
 
 
 def _duration(call: Call) -> str:
@@ -328,6 +261,11 @@ class JsonSink:
             self._lines.event(event, process, time_ns=time_ns, sequence=sequence, message=message)
         )
 
+    def folded(self, folded: Folded, sequence: int) -> None:
+        message = str(folded) if self._spell else ""
+        document = folded_document(folded, self._origin, sequence=sequence, message=message)
+        self._output.write(ecs.json_line(document))
+
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         document = ecs.notice_document(
             notice, self._origin, time_ns=time_ns, sequence=sequence, cause=cause
@@ -357,6 +295,9 @@ class AlertsOnly:
         self.end = sink.end
 
     def event(self, event: Event, process: Process, time_ns: int, sequence: int) -> None:
+        pass
+
+    def folded(self, folded: Folded, sequence: int) -> None:
         pass
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
@@ -390,6 +331,9 @@ class SummarySink:
         if event.call.timed:
             row.timed += 1
             row.ns += event.call.duration_ns
+
+    def folded(self, folded: Folded, sequence: int) -> None:
+        pass  # the options see to it that there is none
 
     def notice(self, notice: Notice, cause: Cause | None, time_ns: int, sequence: int) -> None:
         if self.alone and notice.action == "integrity":

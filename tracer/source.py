@@ -90,6 +90,8 @@ class Live:
     :param record: where to keep the raw records, or None.
     :param witness: what the kernel says of programs, if calls of all processes are seen.
     :param map_types: ask what is in maps.
+    :param linger_s: let so much time pass when something has come, for more to come: to wake up
+        for each call costs more than to read it. Rings hold what may come within some ms.
     """
 
     def __init__(
@@ -102,8 +104,10 @@ class Live:
         record: Writer | None = None,
         witness: Witness | None = None,
         map_types: bool = True,
+        linger_s: float = 0.0,
     ) -> None:
         self._host = HostMounts()
+        self._linger_s = linger_s
         self.origin = Origin(
             _hostname(), _machine_id(), loaded.probe, _boot_id(), self._host.namespace
         )
@@ -126,6 +130,8 @@ class Live:
         pause_s = self._checks.pause_s
         while not self._watch.over:
             self._watch.wait(at_most_s=pause_s)
+            if self._linger_s and pause_s:
+                time.sleep(self._linger_s)
             drained = self._program.rings.drain()
             yield self._batch(drained)
             pause_s = self._checks.pause_s

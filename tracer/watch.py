@@ -27,10 +27,14 @@ class Watch:
         self.over = False
         self.insisted = False
         """There was a second signal: whoever sent it does not want to wait."""
+        self.pulse_s: float | None = None
+        """:meth:`wait` takes no longer than that."""
         self._deadline: float | None = None
         self._actions: dict[int, Callable[[], None]] = {}
         self._family: Callable[[], bool] | None = None
         self._on_signal: Callable[[int], None] = lambda number: self.finish()
+        self._on_hangup: Callable[[], None] | None = None
+        self._masks: dict[int, int] = {}
         self._signals = 0
         self._poll = select.epoll()
         self._fds = list(fds)
@@ -83,6 +87,29 @@ class Watch:
         """What the first SIGINT, SIGTERM or SIGHUP does instead; the second still ends it."""
         self._on_signal = action
 
+    def on_hangup(self, action: Callable[[], None]) -> None:
+        """What each SIGHUP does, which then ends nothing."""
+        self._on_hangup = action
+
+    def on_ready(self, fd: int, action: Callable[[], None], *, writable: bool = False) -> None:
+        """Called whenever there is something to read, until :meth:`forget`.
+
+        :param writable: also whenever it can be written to. May be asked for anew.
+        """
+        mask = select.EPOLLIN | (select.EPOLLOUT if writable else 0)
+        if fd not in self._masks:
+            self._poll.register(fd, mask)
+        elif self._masks[fd] != mask:
+            self._poll.modify(fd, mask)
+        self._masks[fd] = mask
+        self._actions[fd] = action
+
+    def forget(self, fd: int) -> None:
+        """What :meth:`on_ready` or :meth:`on_exit` were told of; nothing if they were not."""
+        if self._actions.pop(fd, None):
+            self._masks.pop(fd, None)
+            self._poll.unregister(fd)
+
     def until(self, seconds: float) -> None:
         """It is over this long from now."""
         self._deadline = time.monotonic() + seconds
@@ -116,8 +143,7 @@ class Watch:
         """Called once, with the pidfd, when its process ends."""
 
         def ended() -> None:
-            self._poll.unregister(pidfd)
-            del self._actions[pidfd]
+            self.forget(pidfd)
             action(pidfd)
 
         self._poll.register(pidfd, select.EPOLLIN)
@@ -125,7 +151,9 @@ class Watch:
 
     def wait(self, *, at_most_s: float | None = None) -> None:
         """Returns when a descriptor is readable or something else happened, or then."""
-        limits = [limit for limit in (self._timeout(), at_most_s) if limit is not None]
+        limits = [
+            limit for limit in (self._timeout(), at_most_s, self.pulse_s) if limit is not None
+        ]
         for fd, _ in self._poll.poll(min(limits, default=None)):
             action = self._actions.get(fd)
             if action:
@@ -144,6 +172,9 @@ class Watch:
     def _signalled(self) -> None:
         for number in os.read(self._wakeup, 4096):
             if number not in _SIGNALS:
+                continue
+            if number == signal.SIGHUP and self._on_hangup:
+                self._on_hangup()
                 continue
             self._signals += 1
             if self._signals == 1:

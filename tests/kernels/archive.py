@@ -110,7 +110,7 @@ class Apt:
     """
 
     def __init__(self, suite: Suite, root: Path) -> None:
-        targets = _output("apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)")
+        targets = output("apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)")
         uri = mirrors(targets).get(suite.label)
         if not uri:
             raise CannotRun(f"the host's apt has no lists of {suite.label}, see apt-get update")
@@ -123,7 +123,7 @@ class Apt:
             f"deb [arch=amd64 signed-by={KEYRING}] {uri} {suite.name} main\n"
         )
         configuration = root / "apt.conf"
-        configuration.write_text(_output("apt-config", "dump", "Acquire") + _settings(root))
+        configuration.write_text(output("apt-config", "dump", "Acquire") + _settings(root))
         self._env = os.environ | {"APT_CONFIG": str(configuration)}
         self._run("apt-get", "-q", "update")
 
@@ -144,7 +144,7 @@ class Apt:
                 making.rename(tree)
 
     def _run(self, *command: str, cwd: str | None = None) -> str:
-        return _output(*command, cwd=cwd, env=self._env)
+        return output(*command, cwd=cwd, env=self._env)
 
 
 def _settings(root: Path) -> str:
@@ -160,8 +160,11 @@ def _settings(root: Path) -> str:
     )  # fmt: skip
 
 
-def _output(*command: str, cwd: str | None = None, env: dict[str, str] | None = None) -> str:
-    """:raises CannotRun: the program is missing, or does not do it."""
+def output(*command: str, cwd: str | None = None, env: dict[str, str] | None = None) -> str:
+    """What a command wrote to its standard output.
+
+    :raises CannotRun: the program is missing, or does not do it.
+    """
     try:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command in a guest: boots a kernel in qemu, and brings back what the command said.
 
-virtiofsd serves the host's root directory; qemu has the command's output, its status and
-a report come out of serial ports into files, each of its own.
+virtiofsd serves the host's root directory, or another one; qemu has the command's output, its
+status and a report come out of serial ports into files, each of its own.
 """
 
 import contextlib
@@ -62,6 +62,12 @@ class Command(NamedTuple):
     prepare: str = ""
     """A line of shell that is run before; if it fails, the command does not run."""
     timeout_s: float = 3600
+    root: Path = Path("/")
+    """The directory of the host that is the guest's root."""
+    first: Path = HERE / "inside.sh"
+    """Its process 1, which runs told.sh or sees to it."""
+    files: Mapping[str, bytes] = {}
+    """What else it finds in /run/guest."""
 
 
 class Ended(NamedTuple):
@@ -88,7 +94,7 @@ def run(kernel: Kernel, command: Command, files: Path) -> Ended:
     shutil.rmtree(files, ignore_errors=True)
     files.mkdir(parents=True)
     (files / "initramfs").write_bytes(initramfs(kernel.modules, _scripts(found, command)))
-    with _shared(found["virtiofsd"], files), _qemu(kernel, command, files) as qemu:
+    with _shared(found["virtiofsd"], command.root, files), _qemu(kernel, command, files) as qemu:
         status, why = _awaited(qemu, files, command.timeout_s)
     (files / "initramfs").unlink()
     return Ended(status, why, files)
@@ -122,23 +128,24 @@ def _scripts(found: Mapping[str, str], command: Command) -> dict[str, bytes]:
     return {
         "busybox": Path(found["busybox"]).read_bytes(),
         "init": (HERE / "init.sh").read_bytes(),
-        "guest/inside.sh": (HERE / "inside.sh").read_bytes(),
+        "guest/inside.sh": command.first.read_bytes(),
+        "guest/told.sh": (HERE / "told.sh").read_bytes(),
         "guest/prepare": command.prepare.encode(),
         "guest/command": (
             f"cd {shlex.quote(str(command.directory))} &&\n"
             f"exec env {variables} {shlex.join(command.argv)}\n"
         ).encode(),
-    }
+    } | {f"guest/{name}": content for name, content in command.files.items()}
 
 
 @contextlib.contextmanager
-def _shared(virtiofsd: str, files: Path) -> Iterator[None]:
-    """The host's root directory, for whoever connects to the socket in ``files``."""
+def _shared(virtiofsd: str, root: Path, files: Path) -> Iterator[None]:
+    """A directory of the host, for whoever connects to the socket in ``files``."""
     with socket.socket(socket.AF_UNIX) as listener, (files / "virtiofsd").open("wb") as log:
         with _directory(files) as path:
             listener.bind(f"{path}/socket")
         listener.listen()
-        options = f"--fd={listener.fileno()}", "-o", "source=/,sandbox=chroot,cache=always"
+        options = f"--fd={listener.fileno()}", "-o", f"source={root},sandbox=chroot,cache=always"
         server = _child(
             "--read-only", virtiofsd, *options, stderr=log, pass_fds=(listener.fileno(),)
         )

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``bpfsnoop doctor --config`` says of the daemon's configuration."""
+
+import argparse
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bpfsnoop.tracer.conditions import Status
+from bpfsnoop.tracer.config import configured
+from bpfsnoop.tracer.daemon.checks import daemon_checks
+from service import user
+
+
+def _said(tmp_path: Path, **changes: Any) -> dict[str, tuple[Status, str]]:
+    config = tmp_path / "c.yaml"
+    values = {"user": "", "state": str(tmp_path / "state"), "cache": "", **changes}
+    config.write_text(yaml.safe_dump(values))
+    options = configured(argparse.Namespace(config=str(config)), daemon=True)
+    return {name: (each.status, each.found) for name, each in daemon_checks(options)}
+
+
+def test_what_is_well_is_said_in_a_few_words(tmp_path: Path) -> None:
+    said = _said(tmp_path, user=user(), rules=["default"])
+    assert said["state"] == (Status.OK, f"{tmp_path}/state is not there, and will be made")
+    assert said["rules"][0] is Status.OK
+    assert int(said["rules"][1]) > 40
+    assert said["sink stdout"] == (Status.OK, "stdout")
+    if user():
+        assert said["user"] == (Status.OK, "nobody (65534), which can read bpfsnoop")
+
+
+@pytest.mark.parametrize(
+    ("sink", "status", "found"),
+    [
+        ({"type": "file", "path": "/nowhere/x.json"}, Status.BAD, "/nowhere is not a directory"),
+        ({"type": "file", "path": "/proc/x.json"}, Status.BAD,
+         "cannot write to /proc, which rotation needs"),
+        ({"type": "socket", "address": "tls://127.0.0.1:1", "ca": "/nope.pem"}, Status.BAD,
+         "cannot read /nope.pem: No such file or directory"),
+        ({"type": "socket", "address": "tcp://127.0.0.1:1"}, Status.WARNING, "Connection refused"),
+        ({"type": "socket", "address": "unix:///nowhere/x"}, Status.WARNING,
+         "No such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_sink_that_does_not_take_lines(
+    tmp_path: Path, sink: dict[str, str], status: Status, found: str
+) -> None:
+    if user():  # root without capabilities may write where root may
+        said = _said(tmp_path, user=user(), sinks=[{"name": "x", **sink}])
+        assert said["sink x"] == (status, found)
+
+
+def test_a_sink_that_answers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        said = _said(tmp_path, sinks=[{"type": "socket", "address": address}])
+    assert said["sink socket"] == (Status.OK, f"socket {address}")
+
+
+def test_what_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o777)
+    (tmp_path / "state").chmod(0o777)
+    said = _said(tmp_path, user="no-such-user", rules=["/nowhere.yml"])
+    assert said["user"][0] is Status.BAD
+    assert said["user"][1].startswith("there is no user no-such-user to go on as")
+    assert said["state"] == (Status.BAD, f"others can write to {tmp_path}/state")
+    assert said["rules"][0] is Status.BAD
+    assert "/nowhere.yml: cannot read it" in said["rules"][1]
+
+
+def test_spools_that_do_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    said = _said(tmp_path, sinks=[{"type": "stdout", "spool": "1024G"}])
+    status, found = said["state"]
+    assert status is Status.WARNING
+    assert found.endswith("MB left, and spools may take 1048576")

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon needs besides a kernel that can be traced: its user, directory, rules, sinks.
+
+Sinks are tried as the user that will speak to them, by the code that will.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from typing import Final
+
+from ...events.errors import BpfsnoopError, CannotStart
+from ..cache import Cache
+from ..conditions import Verdict, bad, looked_at, ok, warning
+from ..config import Config
+from ..delivery.outlets import make_outlet
+from ..delivery.settings import SinkSettings
+from ..judge import rules_of
+from . import drop
+
+_SAID_MAX: Final = 1000  # characters
+
+
+def daemon_checks(options: Config) -> Iterator[tuple[str, Verdict]]:
+    """Each thing, and what came of looking at it."""
+    yield "user", looked_at(partial(_user, options))
+    yield "state", looked_at(partial(_state, options))
+    yield "rules", looked_at(partial(_rules, options))
+    for sink in options.sinks:
+        yield f"sink {sink.settings.name}", looked_at(partial(_sink, options, sink.settings))
+    if options.metrics:
+        yield "metrics", looked_at(partial(_metrics, options))
+
+
+def _user(options: Config) -> Verdict:
+    if not options.user:
+        return warning("none: it remains who starts it", "set 'user'")
+    try:
+        who = drop.account(options.user)
+    except CannotStart as error:
+        return bad(str(error), "see there")
+    if not who.uid:
+        return warning(f"{options.user} is root, if without capabilities", "name another 'user'")
+    if found := _as_user(options, _cannot_read):
+        return bad(
+            f"{options.user} cannot read bpfsnoop where it is installed: {found}",
+            "install it where everybody can read, such as below /usr",
+        )
+    return ok(f"{options.user} ({who.uid}), which can read bpfsnoop")
+
+
+def _cannot_read() -> str:
+    try:
+        os.listdir(os.path.dirname(__file__))
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return ""
+
+
+def _state(options: Config) -> Verdict:
+    path = options.state
+    if not os.path.exists(path):
+        return ok(f"{path} is not there, and will be made")
+    about = os.stat(path)
+    if about.st_mode & 0o022:
+        return bad(f"others can write to {path}", f"chmod 700 {path}")
+    room = os.statvfs(path)
+    free = room.f_bavail * room.f_frsize
+    spools = sum(sink.settings.spool for sink in options.sinks)
+    if free < spools:
+        return warning(
+            f"{path} has {free >> 20} MB left, and spools may take {spools >> 20}",
+            "make room, or the spools of sinks smaller",
+        )
+    return ok(f"{path}, {free >> 20} MB free, of which spools may take {spools >> 20}")
+
+
+def _rules(options: Config) -> Verdict:
+    try:
+        rules = rules_of(options, Cache(options.cache))
+    except BpfsnoopError as error:
+        first, *others = str(error).splitlines()
+        more = f", and {len(others)} more" if others else ""
+        return bad(f"{first}{more}", "see 'bpfsnoop rules check'")
+    return ok(f"{len(rules)}") if rules else warning("none", "set 'rules' to [default]")
+
+
+def _sink(options: Config, sink: SinkSettings) -> Verdict:
+    makes = _cannot_write if sink.kind == "file" else _cannot_make
+    if wrong := _as_user(options, partial(makes, sink)):
+        return bad(wrong, "mend that: until then the daemon does not start")
+    if sink.kind != "file" and (wrong := _as_user(options, partial(_cannot_open, sink))):
+        return warning(wrong, f"mend that: until then its lines wait in {options.state}/spool")
+    where = sink.options.get("address") or sink.options.get("path") or sink.options.get("topic", "")
+    return ok(f"{sink.kind} {where}".strip())
+
+
+def _cannot_write(sink: SinkSettings) -> str:
+    # Without making the file.
+    path = sink.options["path"]
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        return f"{directory} is not a directory"
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return f"cannot write to {directory}, which rotation needs"
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        return f"cannot write to {path}"
+    return ""
+
+
+def _cannot_make(sink: SinkSettings) -> str:
+    try:
+        make_outlet(sink.kind, sink.options).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    except (BpfsnoopError, ImportError) as error:
+        return str(error)
+    return ""
+
+
+def _cannot_open(sink: SinkSettings) -> str:
+    outlet = make_outlet(sink.kind, sink.options)
+    try:
+        outlet.open()
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        outlet.close()
+    return ""
+
+
+def _metrics(options: Config) -> Verdict:
+    if find_spec("prometheus_client") is None:
+        return bad("the Python package prometheus-client is missing",
+                   "pip install prometheus-client, or leave 'metrics' empty")  # fmt: skip
+    return ok(f"at {options.metrics}")
+
+
+def _as_user(options: Config, attempt: Callable[[], str]) -> str:
+    """What that returns in a child that is the daemon's user, without any capability."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        said = "it ended without a word"
+        try:
+            who = drop.account(options.user) if options.user and not os.geteuid() else None
+            drop.drop(who, 0)
+            said = attempt()
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writer, said[:_SAID_MAX].encode("utf-8", "replace"))
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        found = pipe.read().decode("utf-8", "replace")
+    os.waitpid(child, 0)
+    return found

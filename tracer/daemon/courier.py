@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's end of its delivery process: hands it lines, and starts it again if it ends."""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ...events.errors import CannotStart
+from .. import delivery
+from ..delivery import frames
+from ..delivery.frames import Frame, FrameReader
+from ..delivery.settings import Settings
+from ..rights import Account
+from ..watch import Watch
+
+WAITING_MAX: Final = 8 << 20
+"""Bytes that wait for the delivery process to read; what comes then is lost, and counted."""
+KEPT_MAX: Final = 4 << 20
+"""Bytes that it was given and may not have put anywhere: it gets them again if it ends."""
+_START_S: Final = 30.0
+_END_S: Final = 10.0
+_PAUSES_S: Final = (0.0, 1.0, 5.0, 30.0)
+"""Between its end and its next start, if it goes on ending."""
+_HUNG_S: Final = 30.0
+_STEADY_S: Final = 60.0  # after which it counts as one that stays
+_MODULE: Final = delivery.__name__
+_AT_A_TIME: Final = 1 << 18
+_NOT_ITS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals of the terminal or service that it shares with us: we say when it is over."""
+_COUNTS: Final = "delivered", "dropped", "queued", "spooled"
+_PROBLEM_MAX: Final = 1000  # characters
+_CHILD_SOCKET: Final = 3  # behind the standard streams
+
+Answered = Callable[[Sequence[str]], None]
+"""Called with what is wrong with settings, or with nothing if they were taken."""
+
+
+@dataclass
+class _Packed:
+    number: int
+    """Of the line; 0 of what is none."""
+    data: bytes
+
+
+class Courier:
+    """Lines to the delivery process, which is somebody without rights.
+
+    :param who: whom it becomes; None: it remains who we are.
+    :param ended: called with a sentence when it has ended by itself.
+    :raises CannotStart: it cannot be started, or does not take the settings.
+    """
+
+    def __init__(
+        self, settings: Settings, who: Account | None, ended: Callable[[str], None]
+    ) -> None:
+        self._settings = settings
+        self._who = who
+        self._ended = ended
+        self._watch: Watch | None = None
+        self._number = 0
+        self._waiting: deque[_Packed] = deque()
+        self._waiting_bytes = 0
+        self._leaving: list[_Packed] = []
+        self._rest = memoryview(b"")
+        """Of those that leave, what has not."""
+        self._kept: deque[_Packed] = deque()
+        self._kept_bytes = 0
+        self._done = 0
+        self._pid = 0
+        self._answers: deque[tuple[Settings, Answered]] = deque()
+        self._failures = 0
+        self._over = False
+        self._start_at: float | None = None
+        self._moved = 0.0
+        self._unheard: float | None = None
+        """When the first line left of which it has said nothing."""
+        self.lost = 0
+        """Lines that found no room here, or may have been with it when it ended."""
+        self.progress: Mapping[str, Mapping[str, Any]] = {}
+        """Of each sink, as the PROGRESS frame has it."""
+        self.dropped: Counter[str] = Counter()
+        """Lines by sink, of all delivery processes and of sinks that are gone."""
+        self._dropped_by_this: dict[str, int] = {}
+        self._start()
+        try:
+            self._first_answer()
+        except BaseException:
+            self._kill()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Of the delivery process; 0 while there is none."""
+        return self._pid
+
+    def line(self, text: bytes, *, sinks: int, severity: int, time_ns: int) -> None:
+        """Takes a line; :meth:`flush` sends it.
+
+        :param sinks: a bit for each.
+        :param severity: syslog's, 0 to 7.
+        :param time_ns: ns since the epoch.
+        """
+        if self._waiting_bytes + len(text) > WAITING_MAX:
+            self.lost += 1
+            return
+        self._number += 1
+        self._put(Frame(frames.LINE, text, self._number, sinks, severity, time_ns))
+
+    def status(self, about: Mapping[str, Any]) -> None:
+        """Numbers for metrics and health."""
+        if self._waiting_bytes < WAITING_MAX // 2:
+            self._put(Frame(frames.STATUS, json.dumps(about).encode()))
+
+    def offer(self, settings: Settings, answered: Answered) -> None:
+        """Asks it to go by these from here on; the answer comes while :class:`Watch` waits."""
+        self._answers.append((settings, answered))
+        self._put(_told(settings))
+
+    def watched_by(self, watch: Watch) -> None:
+        """From now on its words and its end are noticed."""
+        self._watch = watch
+        self._register(watch)
+
+    def flush(self) -> None:
+        """Sends what it takes without waiting."""
+        if self._start_at is not None and time.monotonic() >= self._start_at:
+            self._try_to_start()
+        if self._pid:
+            self._send()
+            if self._hangs():
+                self._moved, self._unheard = time.monotonic(), None
+                os.kill(self._pid, signal.SIGKILL)  # it reads whatever its sinks do, or hangs
+            if self._watch:
+                self._watch.on_ready(self._socket.fileno(), self._ready, writable=self._unsent)
+
+    def _hangs(self) -> bool:
+        # A line brings about a PROGRESS. Few of them could lie in the socket for days.
+        since = self._moved if self._unsent else self._unheard
+        return since is not None and time.monotonic() - since > _HUNG_S
+
+    def end(self) -> None:
+        """Lets it bring away what it can, in some seconds; the rest it puts on disk.
+
+        Once: what comes later is nobody's.
+        """
+        if self._over:
+            return
+        self._over = True
+        if not self._pid and self._unsent:
+            self._try_to_start()
+        self._put(Frame(frames.END))
+        deadline = time.monotonic() + _END_S
+        while self._pid and (left := deadline - time.monotonic()) > 0:
+            self._send()
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            poll.poll(left * 1000)
+            if not self._read():
+                break
+        # What it had and did not say to be done, it may have brought away or not.
+        self.lost += sum(1 for each in self._with_us() if each.number > self._done)
+        self._kill()
+
+    # --- Its life ------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._start_at = None
+        try:
+            self._socket, self._pid, self._pidfd = _spawned(self._who)
+        except OSError as error:
+            raise CannotStart(f"cannot start the delivery process: {error.strerror}") from error
+        self._started = self._moved = time.monotonic()
+        self._reader, self._unheard = FrameReader(), None
+        self._dropped_by_this = {}
+        # Ahead of lines, and of settings that were offered meanwhile.
+        told = _Packed(0, bytes(_told(self._settings)))
+        self._waiting.appendleft(told)
+        self._waiting_bytes += len(told.data)
+        self._answers.appendleft((self._settings, self._started_again))
+        if self._watch:
+            self._register(self._watch)
+
+    def _try_to_start(self) -> None:
+        try:
+            self._start()
+        except CannotStart as error:
+            self._start_at = time.monotonic() + _PAUSES_S[-1]
+            self._ended(f"{error}; the next attempt is in {_PAUSES_S[-1]:.0f} s")
+
+    def _register(self, watch: Watch) -> None:
+        watch.on_exit(self._pidfd, self._exited)
+        watch.on_ready(self._socket.fileno(), self._ready, writable=self._unsent)
+
+    def _first_answer(self) -> None:
+        wrong: list[str] = []
+        self._answers = deque([(self._settings, wrong.extend)])
+        deadline = time.monotonic() + _START_S
+        while self._answers:
+            self._send()
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise CannotStart("the delivery process does not answer")
+            if not self._read() and self._answers:
+                raise CannotStart("the delivery process ended at once: see what it said above")
+        if wrong:
+            raise CannotStart("; ".join(wrong))
+
+    def _exited(self, pidfd: int) -> None:
+        self._read()
+        with suppress(OSError):  # it is nobody's child where SIGCHLD is ignored
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        steady = time.monotonic() - self._started > _STEADY_S
+        self._failures = 0 if steady else self._failures + 1
+        self._forget()
+        self._take_back()
+        answers, self._answers = self._answers, deque()
+        for _, answered in answers:
+            answered(["the delivery process has just ended"])
+        pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
+        self._start_at = time.monotonic() + pause_s
+        self._ended(f"the delivery process ended, and is started again in {pause_s:.0f} s")
+
+    def _take_back(self) -> None:
+        """Has all lines wait that it may not have put anywhere."""
+        lines = [each for each in self._with_us() if each.number > self._done]
+        # What it had and is not kept any more, it may have brought away or not.
+        first = lines[0].number if lines else self._number + 1
+        self.lost += max(0, first - 1 - self._done)
+        self._done = max(self._done, first - 1)  # and that is not counted again
+        self._waiting = deque(lines)
+        self._waiting_bytes = sum(len(each.data) for each in lines)
+        self._kept.clear()
+        self._kept_bytes = 0
+        self._leaving, self._rest = [], memoryview(b"")
+
+    def _with_us(self) -> Iterator[_Packed]:
+        yield from self._kept
+        yield from self._leaving
+        yield from self._waiting
+
+    def _started_again(self, wrong: Sequence[str]) -> None:
+        if wrong and self._pid:
+            self._ended(f"the delivery process does not take its settings any more: {wrong[0]}")
+
+    def _forget(self) -> None:
+        if self._watch:
+            self._watch.forget(self._socket.fileno())
+        self._socket.close()
+        os.close(self._pidfd)
+        self._pid = 0
+
+    def _kill(self) -> None:
+        if not self._pid:
+            return
+        with suppress(OSError):
+            select.select([self._pidfd], [], [], 1.0)
+            os.kill(self._pid, signal.SIGKILL)
+        with suppress(OSError):
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        if self._watch:
+            self._watch.forget(self._pidfd)
+        self._forget()
+
+    # --- What is said --------------------------------------------------------------------
+
+    @property
+    def _unsent(self) -> bool:
+        return bool(self._rest or self._waiting)
+
+    def _put(self, frame: Frame) -> None:
+        packed = _Packed(frame.number, bytes(frame))
+        self._waiting.append(packed)
+        self._waiting_bytes += len(packed.data)
+
+    def _send(self) -> None:
+        while self._rest or self._waiting:
+            if not self._rest:
+                self._take()
+            try:
+                self._rest = self._rest[self._socket.send(self._rest) :]
+            except BlockingIOError:
+                return
+            except OSError:
+                return  # it has ended, which is noticed elsewhere
+            self._moved = time.monotonic()
+            if not self._rest:
+                self._keep()
+
+    def _take(self) -> None:
+        size = 0
+        while self._waiting and size < _AT_A_TIME:
+            packed = self._waiting.popleft()
+            self._leaving.append(packed)
+            size += len(packed.data)
+        self._waiting_bytes -= size
+        self._rest = memoryview(b"".join(packed.data for packed in self._leaving))
+
+    def _keep(self) -> None:
+        for packed in self._leaving:
+            if packed.number:
+                self._kept.append(packed)
+                self._kept_bytes += len(packed.data)
+                self._unheard = self._unheard or self._moved
+        self._leaving = []
+        while self._kept and (self._kept_bytes > KEPT_MAX or self._kept[0].number <= self._done):
+            self._kept_bytes -= len(self._kept.popleft().data)
+
+    def _ready(self) -> None:
+        if self._read():
+            self.flush()
+        elif self._watch:
+            self._watch.forget(self._socket.fileno())
+            os.kill(self._pid, signal.SIGKILL)  # if it has not ended yet; the pidfd tells
+
+    def _read(self) -> bool:
+        """:returns: whether more may come."""
+        try:
+            while data := self._socket.recv(_AT_A_TIME):
+                for frame in self._reader.feed(data):
+                    self._heard(frame)
+        except BlockingIOError:
+            return True
+        except (OSError, ValueError, TypeError, RecursionError):
+            return False
+        return False
+
+    def _heard(self, frame: Frame) -> None:
+        self._unheard = None
+        if frame.kind == frames.PROGRESS:
+            done, self.progress = _progress(frame.payload)
+            self._done = max(self._done, done)
+            self._count_dropped()
+            return
+        wrong = [str(one) for one in json.loads(frame.payload or b"[]")]
+        if self._answers:
+            settings, answered = self._answers.popleft()
+            if not wrong:
+                self._settings = settings
+            answered(wrong)
+
+    def _count_dropped(self) -> None:
+        for name, about in self.progress.items():
+            now, before = about["dropped"], self._dropped_by_this.get(name, 0)
+            # Less than before: it was removed, and this is another one of that name.
+            self.dropped[name] += now - before if now >= before else now
+            self._dropped_by_this[name] = now
+
+
+def _progress(payload: bytes) -> tuple[int, dict[str, dict[str, Any]]]:
+    """``done``, and what is said of each sink; whoever speaks to networks may have been taken over.
+
+    :raises ValueError: it is not that.
+    """
+    try:
+        told = json.loads(payload)
+        return int(told["done"]), {
+            str(name): {
+                **{key: int(about[key]) for key in _COUNTS},
+                "up": bool(about["up"]),
+                "problem": str(about["problem"])[:_PROBLEM_MAX],
+            }
+            for name, about in told["sinks"].items()
+        }
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError("not what PROGRESS is") from error
+
+
+def _told(settings: Settings) -> Frame:
+    return Frame(frames.SETTINGS, json.dumps(settings.to_json()).encode())
+
+
+def _spawned(who: Account | None) -> tuple[socket.socket, int, int]:
+    # Our end of its connection, its number and a descriptor of it.
+    ours, theirs = socket.socketpair()
+    with ExitStack() as undo:
+        undo.callback(ours.close)
+        with theirs:
+            pid = _process(theirs, who)
+        undo.callback(_end_of, pid)
+        pidfd = os.pidfd_open(pid)
+        ours.setblocking(False)
+        undo.pop_all()
+    return ours, pid, pidfd
+
+
+def _end_of(pid: int) -> None:
+    with suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _process(theirs: socket.socket, who: Account | None) -> int:
+    argv = [sys.executable, "-P", "-m", _MODULE, str(_CHILD_SOCKET)]
+    if who and os.geteuid() != who.uid:
+        argv += ["--user", str(who)]
+    return os.posix_spawn(
+        sys.executable, argv, os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CHILD_SOCKET),
+        ],
+        setsigmask=_NOT_ITS,
+    )  # fmt: skip

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's directory: a lock, so that there is one of it, and a mark of how the last one ended.
+
+All goes by the descriptor of the directory, which is private to root and the daemon's user.
+"""
+
+import fcntl
+import json
+import os
+import stat
+from contextlib import suppress
+from typing import Final
+
+from ...events.errors import CannotStart
+from ..rights import Account
+
+_DIR_MODE: Final = 0o700
+_FILE_MODE: Final = 0o600
+_LOCK: Final = "lock"
+_MARK: Final = "running"
+_SPOOL: Final = "spool"
+_MARK_MAX: Final = 4096
+_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+_ITS_OWN: Final = frozenset({_LOCK, _MARK, _SPOOL, "lost+found"})
+_MINE: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class State:
+    """Holds the directory until :meth:`close`.
+
+    :param path: made if it is missing.
+    :param who: whose it is to be; None: ours.
+    :raises CannotStart: it cannot be used, or another daemon does.
+    """
+
+    def __init__(self, path: str, who: Account | None) -> None:
+        self._who = who
+        self.spool = os.path.join(path, _SPOOL)
+        """Directory for what sinks could not take yet."""
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._directory = self._opened(path)
+            self._opened(_SPOOL, within=self._directory, keep=False)
+            self._lock = os.open(
+                _LOCK, os.O_RDWR | os.O_CREAT | _MINE, _FILE_MODE, dir_fd=self._directory
+            )
+        except OSError as error:
+            raise CannotStart(f"cannot use the state directory {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            other = os.read(self._lock, _MARK_MAX).decode("ascii", "replace").strip()
+            os.close(self._lock)
+            os.close(self._directory)
+            raise CannotStart(
+                f"another bpfsnoop daemon (process {other}) has the state directory {path}:"
+                " stop it, or give this one another 'state'"
+            ) from None
+        about = os.fstat(self._lock)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+            raise CannotStart(f"{path}/{_LOCK} is not a file of its own: remove it")
+        os.ftruncate(self._lock, 0)
+        os.write(self._lock, b"%d\n" % os.getpid())
+
+    def previous_end(self) -> str:
+        """How the daemon before this one ended: ``stopped``, ``killed``, or ``rebooted`` if it
+        ran when the host did; empty if there was none.
+        """
+        try:
+            fd = os.open(_MARK, os.O_RDONLY | _MINE, dir_fd=self._directory)
+            with open(fd, "rb") as file:
+                mark = json.loads(file.read(_MARK_MAX))
+            if mark["ended"]:
+                return "stopped"
+            return "killed" if mark["boot_id"] == _boot_id() else "rebooted"
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, TypeError, KeyError):
+            return "killed"  # it cannot be read: nobody ended in order
+
+    def mark(self, *, ended: bool) -> None:
+        """Leaves word for the next one.
+
+        :raises OSError: there is no room for it.
+        """
+        content = json.dumps({"ended": ended, "boot_id": _boot_id()}).encode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _MINE
+        fd = os.open(_MARK, flags, _FILE_MODE, dir_fd=self._directory)
+        try:
+            self._give(fd)
+            os.write(fd, content)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        os.close(self._lock)
+        os.close(self._directory)
+
+    def _opened(self, path: str, within: int | None = None, *, keep: bool = True) -> int:
+        with suppress(FileExistsError):
+            os.mkdir(path, _DIR_MODE, dir_fd=within)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _MINE, dir_fd=within)
+        about = os.fstat(fd)
+        mine = about.st_uid in (os.geteuid(), self._who.uid if self._who else os.geteuid())
+        if not mine or about.st_mode & _OTHERS:
+            os.close(fd)
+            raise PermissionError(0, "it is not ours alone")
+        # Else one wrong word in the configuration makes somebody without rights the owner of /etc.
+        if within is None and self._given(about.st_uid) and set(os.listdir(fd)) - _ITS_OWN:
+            os.close(fd)
+            raise PermissionError(0, "other things are in it, so it is not given to 'user'")
+        self._give(fd)
+        if not keep:
+            os.close(fd)
+        return fd
+
+    def _given(self, owner: int) -> bool:
+        return self._who is not None and owner != self._who.uid
+
+    def _give(self, fd: int) -> None:
+        if self._who and os.geteuid() == 0:
+            os.fchown(fd, self._who.uid, self._who.gid)
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
