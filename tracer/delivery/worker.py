@@ -16,6 +16,7 @@ _IDLE_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 _LONGEST_ONCE_OPEN_S: Final = 2.0  # it is there, and lines wait: only not to send the same nonstop
+_IN_VAIN_S: Final = 60.0  # so long it can be opened and confirms nothing: then not that often
 _GOOD_S: Final = 5.0  # what stood this long did not fail at once
 _SETTLE_S: Final = 1.0  # for an outlet in whose place another comes
 
@@ -38,6 +39,7 @@ class Worker:
         self._backlog = backlog
         self._pause_s = _FIRST_PAUSE_S
         self._longest_s = _LONGEST_PAUSE_S
+        self._open_since: float | None = None  # and has confirmed nothing since then
         self._stir = Event()  # ends a pause
         # A daemon: who does not answer holds up a thread of ours, not our end.
         self._thread = Thread(target=self._run, name=name, daemon=True)
@@ -116,12 +118,9 @@ class Worker:
     def _serve(self) -> bool:
         """Whether it failed."""
         began = time.monotonic()
-        self._longest_s = _LONGEST_PAUSE_S
         failed = False
         try:
-            self._outlet.open()
-            self.up, self._failure = True, ""
-            self._longest_s = _LONGEST_ONCE_OPEN_S
+            self._open(began)
             self._deliver()
         # An OSError is what outlets raise. Anything else is a mistake in one of them, which must
         # not end the sink in silence either.
@@ -134,6 +133,18 @@ class Worker:
         if time.monotonic() - began > _GOOD_S:
             self._pause_s = _FIRST_PAUSE_S
         return failed
+
+    def _open(self, now: float) -> None:
+        try:
+            self._outlet.open()
+        except OSError:
+            self._open_since, self._longest_s = None, _LONGEST_PAUSE_S
+            raise
+        self.up, self._failure = True, ""
+        if self._open_since is None:
+            self._open_since = now
+        in_vain = now - self._open_since > _IN_VAIN_S
+        self._longest_s = _LONGEST_PAUSE_S if in_vain else _LONGEST_ONCE_OPEN_S
 
     def _deliver(self) -> None:
         """Until there is a next outlet, or it is over."""
@@ -170,7 +181,7 @@ class Worker:
         self._refused += refused
         self._backlog.confirm(count, refused)
         if count:
-            self._pause_s = _FIRST_PAUSE_S
+            self._pause_s, self._open_since = _FIRST_PAUSE_S, None
 
     def _exchange(self) -> bool:
         with self._lock:
