@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What waits for a sink, against a list in memory."""
 
+import errno
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from threading import Thread
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -192,6 +195,47 @@ def test_a_line_longer_than_the_queue_goes_by_itself_or_not_at_all(tmp_path: Pat
     backlog.put([line(1, size=2 * QUEUE), line(2)])
     assert take_all(backlog) == [2]
     assert backlog.counts()["dropped"] == 1
+    backlog.close()
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Until it is undone."""
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    return monkeypatch
+
+
+def test_a_full_disk_is_a_problem_until_nothing_waits(
+    tmp_path: Path, full_disk: pytest.MonkeyPatch
+) -> None:
+    backlog = Backlog(QUEUE, str(tmp_path), SPOOL)
+    backlog.put([line(at) for at in range(1, 100)])
+    there = 99 - backlog.counts()["dropped"]
+    for at in range(1, there):
+        assert list(map(number, backlog.take(1, NOW))) == [at]
+        assert backlog.problem == "No space left on device"
+    assert list(map(number, backlog.take(1, NOW))) == [there]
+    assert backlog.problem == ""
+    full_disk.undo()
+    backlog.close()
+
+
+def test_a_disk_that_was_full_a_moment_ago_takes_the_last_lines(
+    tmp_path: Path, full_disk: pytest.MonkeyPatch
+) -> None:
+    backlog = Backlog(QUEUE, str(tmp_path), SPOOL)
+    backlog.put([line(1), line(2)])
+    backlog.park()
+    assert backlog.counts()["spooled"] == 0
+    full_disk.undo()
+    backlog.close()
+    assert backlog.counts()["dropped"] == 0
+    backlog = Backlog(QUEUE, str(tmp_path), SPOOL)
+    assert take_all(backlog) == [1, 2]
     backlog.close()
 
 

@@ -115,12 +115,13 @@ class Backlog:
         if lines := self._spool.take(max_bytes):
             return lines
         self._away = False
-        self._spool.problem = ""
         while self._waiting and max_bytes > 0:
             entry = self._waiting.popleft()
             self._taken.append(entry)
             lines.append(entry[1])
             max_bytes -= len(entry[1].text)
+        if not self._waiting:
+            self._spool.problem = ""  # it is not needed any more
         return lines
 
     def wake(self) -> None:
@@ -185,6 +186,7 @@ class Backlog:
             if self._closed:
                 return
             self._again()
+            self._spool.hurry()
             self._spill()
             self._dropped += len(self._waiting)
             self._waiting.clear()

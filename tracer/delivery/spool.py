@@ -129,6 +129,10 @@ class Spool:
         fits = self._used + OVERHEAD + len(line.text) <= self.limit
         return fits and time.monotonic() >= self._wait_until
 
+    def hurry(self) -> None:
+        """A disk that was full a moment ago is tried at once: there will not be another time."""
+        self._wait_until = 0.0
+
     def append(self, lines: Sequence[Line]) -> int:
         """How many of them are there now, the first ones: the others found no room."""
         written = 0
@@ -380,3 +384,16 @@ class Spool:
 
 def _name(number: int) -> str:
     return f"{number:016d}"
+
+
+def bytes_left(path: str) -> int:
+    """In the files of a spool that nobody may have open; of what is none, 0."""
+    size = 0
+    with suppress(OSError):
+        directory = os.open(path, _DIRECTORY)
+        try:
+            for name in filter(_NAME.fullmatch, os.listdir(directory)):
+                size += os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+        finally:
+            os.close(directory)
+    return size
