@@ -197,6 +197,28 @@ def test_a_peer_that_closed_is_noticed_before_more_is_sent(server: socket.socket
     outlet.close()
 
 
+def test_a_peer_that_hardly_reads_is_a_problem_as_long_as_it_does(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_SLOW_S", 0.05)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    outlet = StreamOutlet(options(address_of(server)))
+    outlet.open()
+    peer, _ = server.accept()
+    sending = threading.Thread(target=outlet.send, args=[lines(1, 1000, size=10_000)])
+    sending.start()
+    until(lambda: bool(outlet.problem), "it is not called slow")
+    assert re.fullmatch(
+        r"the other side reads slowly: \d+ of 100\d+ bytes in \d+ s", outlet.problem
+    )
+    reading = threading.Thread(target=read_and_close, args=[peer])
+    reading.start()
+    sending.join()
+    assert outlet.problem == ""
+    outlet.close()
+    reading.join()
+
+
 def test_what_a_peer_says_is_ignored(server: socket.socket) -> None:
     outlet = StreamOutlet(options(address_of(server)))
     outlet.open()

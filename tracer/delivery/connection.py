@@ -10,6 +10,7 @@ read and not dealt with when it is killed is known to nobody, so those bytes are
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from . import address as addresses
@@ -26,8 +27,17 @@ _TCP: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_STALL_S * 1000)),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # lines are batched here
 )
+_SLOW_S: Final = 10.0
+"""Who takes longer than that over one batch reads too slowly, though not so that nothing moves."""
 _DEALT_WITH_S: Final = 10.0
 _HEARD: Final = 1 << 14  # bytes of what a peer says that are read, and ignored, at a time
+
+
+@dataclass
+class _Batch:
+    size: int
+    since_s: float
+    sent: int = 0
 
 
 class Connection:
@@ -44,6 +54,7 @@ class Connection:
         self._not_now: tuple[type[OSError], ...] = (BlockingIOError,)
         self._window = Window(options["resend"])
         self._broken: OSError | None = None
+        self._sending: _Batch | None = None
         if self._address.scheme == "tls":
             from . import tls  # noqa: PLC0415 - 5 MB, for those who want TLS
 
@@ -81,13 +92,29 @@ class Connection:
                 return arrived  # and the next call raises
             raise self._broken
         if lines:
-            self._socket.settimeout(_STALL_S)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._socket.send(rest) :]
+            self._send(data)
             self._window.add(lines, len(data))
         transit = self._transit
         return self._window.arrived(transit.on_the_way(), transit.unread())
+
+    def _send(self, data: bytes) -> None:
+        self._socket.settimeout(_STALL_S)
+        self._sending = batch = _Batch(len(data), time.monotonic())
+        try:
+            whole = memoryview(data)
+            while batch.sent < batch.size:
+                batch.sent += self._socket.send(whole[batch.sent :])
+        finally:
+            self._sending = None
+
+    @property
+    def problem(self) -> str:
+        """That the other side reads too slowly, or nothing; for any thread."""
+        batch = self._sending
+        seconds = time.monotonic() - batch.since_s if batch else 0
+        if not batch or seconds < _SLOW_S:
+            return ""
+        return f"the other side reads slowly: {batch.sent} of {batch.size} bytes in {seconds:.0f} s"
 
     def _listen(self) -> int:
         """Notices that the peer is gone, before more is sent. Returns lines confirmed by that."""

@@ -20,7 +20,6 @@ class StreamOutlet:
     """
 
     refused = 0
-    problem = ""
 
     def __init__(
         self, options: Mapping[str, Any], framed: Callable[[Line], bytes] = JSON_LINE
@@ -30,6 +29,10 @@ class StreamOutlet:
         self.open = self._connection.open
         self.settle = self._connection.settle
         self.close = self._connection.close
+
+    @property
+    def problem(self) -> str:
+        return self._connection.problem
 
     def send(self, lines: Sequence[Line]) -> int:
         return self._connection.send(len(lines), b"".join(map(self._framed, lines)))
