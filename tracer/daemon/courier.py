@@ -28,6 +28,7 @@ KEPT_MAX: Final = 4 << 20
 """Bytes that it was given and may not have put anywhere: it gets them again if it ends."""
 _START_S: Final = 30.0
 _END_S: Final = 10.0
+_LEAVE_S: Final = 1.0
 _PAUSES_S: Final = (0.0, 1.0, 5.0, 30.0)
 """Between its end and its next start, if it goes on ending."""
 _HUNG_S: Final = 30.0
@@ -138,7 +139,7 @@ class Courier:
             self._send()
             if self._hangs():
                 self._moved, self._unheard = time.monotonic(), None
-                os.kill(self._pid, signal.SIGKILL)  # it reads whatever its sinks do, or hangs
+                self._strike()  # it reads whatever its sinks do, or hangs
             if self._watch:
                 self._watch.on_ready(self._socket.fileno(), self._ready, writable=self._unsent)
 
@@ -159,12 +160,8 @@ class Courier:
             self._try_to_start()
         self._put(Frame(frames.END))
         deadline = time.monotonic() + _END_S
-        while self._pid and (left := deadline - time.monotonic()) > 0:
-            self._send()
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-            poll.poll(left * 1000)
-            if not self._read():
+        while self._pid and (left_s := deadline - time.monotonic()) > 0:
+            if not self._converse(left_s):
                 break
         # What it had and did not say to be done, it may have brought away or not.
         self.lost += sum(1 for each in self._with_us() if each.number > self._done)
@@ -205,13 +202,10 @@ class Courier:
         self._answers = deque([(self._settings, wrong.extend)])
         deadline = time.monotonic() + _START_S
         while self._answers:
-            self._send()
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 raise CannotStart("the delivery process does not answer")
-            if not self._read() and self._answers:
+            if not self._converse(left_s) and self._answers:
                 raise CannotStart("the delivery process ended at once: see what it said above")
         if wrong:
             raise CannotStart("; ".join(wrong))
@@ -263,14 +257,18 @@ class Courier:
     def _kill(self) -> None:
         if not self._pid:
             return
+        if not _poll(self._pidfd, 0, _LEAVE_S):
+            self._strike()
+            _poll(self._pidfd, 0, _LEAVE_S)  # a file server may hold it up for longer
         with suppress(OSError):
-            select.select([self._pidfd], [], [], 1.0)
-            os.kill(self._pid, signal.SIGKILL)
-        with suppress(OSError):
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         if self._watch:
             self._watch.forget(self._pidfd)
         self._forget()
+
+    def _strike(self) -> None:
+        with suppress(OSError):  # it has ended already
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     # --- What is said --------------------------------------------------------------------
 
@@ -321,7 +319,16 @@ class Courier:
             self.flush()
         elif self._watch:
             self._watch.forget(self._socket.fileno())
-            os.kill(self._pid, signal.SIGKILL)  # if it has not ended yet; the pidfd tells
+            self._strike()  # the pidfd tells when it has ended
+
+    def _converse(self, timeout_s: float) -> bool:
+        """Sends what it takes and reads what there is, once; waits for one of the two.
+
+        :returns: whether more may come.
+        """
+        self._send()
+        _poll(self._socket.fileno(), select.POLLOUT if self._unsent else 0, timeout_s)
+        return self._read()
 
     def _read(self) -> bool:
         """:returns: whether more may come."""
@@ -374,6 +381,13 @@ def _progress(payload: bytes) -> tuple[int, dict[str, dict[str, Any]]]:
         }
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("not what PROGRESS is") from error
+
+
+def _poll(fd: int, more: int, timeout_s: float) -> bool:
+    # poll(2): select(2) takes no descriptor above 1023.
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | more)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def _told(settings: Settings) -> Frame:
