@@ -6,7 +6,7 @@ All goes by the descriptor of the directory, so that what is used is what was lo
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -27,7 +27,7 @@ def private_directory(path: str, *, make: bool = False) -> Iterator[int]:
             os.mkdir(path, _DIR_MODE)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _require_private(fd)
+        require_private(fd, {os.geteuid()})
         yield fd
     finally:
         os.close(fd)
@@ -40,7 +40,7 @@ def private_content(directory: int, name: str, limit: int) -> bytes:
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(name, flags, dir_fd=directory), "rb") as file:
-        _require_private(file.fileno())
+        require_private(file.fileno(), {os.geteuid()})
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise PermissionError("not a file")
         return file.read(limit)
@@ -72,7 +72,11 @@ def write_whole(directory: int, name: str, content: bytes, *, replace: bool) -> 
             os.unlink(draft, dir_fd=directory)
 
 
-def _require_private(fd: int) -> None:
+def require_private(fd: int, owners: Container[int]) -> None:
+    """
+    :param owners: user ids, one of which it must belong to.
+    :raises PermissionError: others can write to it.
+    """
     about = os.fstat(fd)
-    if about.st_uid != os.geteuid() or about.st_mode & _OTHERS:
-        raise PermissionError("it is not ours alone")
+    if about.st_uid not in owners or about.st_mode & _OTHERS:
+        raise PermissionError(0, "it is not ours alone")

@@ -109,7 +109,7 @@ class Live:
         self._host = HostMounts()
         self._linger_s = linger_s
         self.origin = Origin(
-            _hostname(), _machine_id(), loaded.probe, _boot_id(), self._host.namespace
+            _hostname(), _machine_id(), loaded.probe, boot_id(), self._host.namespace
         )
         self.kernel_names = loaded.facts.names
         self.own = identities(loaded.fds.values())
@@ -302,7 +302,8 @@ def _machine_id() -> str:
     return _line("/etc/machine-id")
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """The UUID of this boot of the host (random(4)); empty if the kernel does not tell."""
     return _line("/proc/sys/kernel/random/boot_id")
 
 

@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import Final
 
 from ...events.errors import CannotStart
+from ..private import require_private
 from ..rights import Account
+from ..source import boot_id
 
 _DIR_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
@@ -20,9 +22,13 @@ _LOCK: Final = "lock"
 _MARK: Final = "running"
 _SPOOL: Final = "spool"
 _MARK_MAX: Final = 4096
-_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _ITS_OWN: Final = frozenset({_LOCK, _MARK, _SPOOL, "lost+found"})
 _MINE: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def spool_of(path: str) -> str:
+    """Directory, below this one, for what sinks could not take yet."""
+    return os.path.join(path, _SPOOL)
 
 
 class State:
@@ -35,8 +41,7 @@ class State:
 
     def __init__(self, path: str, who: Account | None) -> None:
         self._who = who
-        self.spool = os.path.join(path, _SPOOL)
-        """Directory for what sinks could not take yet."""
+        self.spool = spool_of(path)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             self._directory = self._opened(path)
@@ -72,7 +77,7 @@ class State:
                 mark = json.loads(file.read(_MARK_MAX))
             if mark["ended"]:
                 return "stopped"
-            return "killed" if mark["boot_id"] == _boot_id() else "rebooted"
+            return "killed" if mark["boot_id"] == boot_id() else "rebooted"
         except FileNotFoundError:
             return ""
         except (OSError, ValueError, TypeError, KeyError):
@@ -83,7 +88,7 @@ class State:
 
         :raises OSError: there is no room for it.
         """
-        content = json.dumps({"ended": ended, "boot_id": _boot_id()}).encode()
+        content = json.dumps({"ended": ended, "boot_id": boot_id()}).encode()
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _MINE
         fd = os.open(_MARK, flags, _FILE_MODE, dir_fd=self._directory)
         try:
@@ -100,28 +105,24 @@ class State:
         with suppress(FileExistsError):
             os.mkdir(path, _DIR_MODE, dir_fd=within)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _MINE, dir_fd=within)
-        about = os.fstat(fd)
-        mine = about.st_uid in (os.geteuid(), self._who.uid if self._who else os.geteuid())
-        if not mine or about.st_mode & _OTHERS:
+        try:
+            require_private(fd, {os.geteuid(), self._who.uid if self._who else os.geteuid()})
+            if within is None:
+                self._require_ours(fd)
+            self._give(fd)
+        except OSError:
             os.close(fd)
-            raise PermissionError(0, "it is not ours alone")
-        # Else one wrong word in the configuration makes somebody without rights the owner of /etc.
-        if within is None and self._given(about.st_uid) and set(os.listdir(fd)) - _ITS_OWN:
-            os.close(fd)
-            raise PermissionError(0, "other things are in it, so it is not given to 'user'")
-        self._give(fd)
+            raise
         if not keep:
             os.close(fd)
         return fd
 
-    def _given(self, owner: int) -> bool:
-        return self._who is not None and owner != self._who.uid
+    def _require_ours(self, fd: int) -> None:
+        # Else one wrong word in the configuration makes somebody without rights the owner of /etc.
+        given = self._who is not None and os.fstat(fd).st_uid != self._who.uid
+        if given and set(os.listdir(fd)) - _ITS_OWN:
+            raise PermissionError(0, "other things are in it, so it is not given to 'user'")
 
     def _give(self, fd: int) -> None:
         if self._who and os.geteuid() == 0:
             os.fchown(fd, self._who.uid, self._who.gid)
-
-
-def _boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
