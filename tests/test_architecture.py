@@ -74,7 +74,7 @@ LATE = {
     "tracer.judge": {"load"},  # what starts a parser, only with --rules
     # What imports Rich: 3 MB; what reads classic BPF: 0.1 MB, and 0.4 MB where bytecode is not
     # kept; what only the daemon is made of.
-    "tracer.cli": {"doctor", "listing", "rule_table", "serve"},
+    "tracer.cli": {"doctor", "doubts", "listing", "rule_table", "serve"},
     # For --strace-compat: 1 MB.
     "tracer.attach": {"strace"},
     "tracer.sinks": {"strace_view"},

@@ -12,6 +12,10 @@ import yaml
 from bpfsnoop.tracer.conditions import Status
 from bpfsnoop.tracer.config import configured
 from bpfsnoop.tracer.daemon.checks import daemon_checks
+from bpfsnoop.tracer.daemon.doubts import doubts
+from bpfsnoop.tracer.delivery.outlet import Line
+from bpfsnoop.tracer.delivery.segment import OVERHEAD
+from bpfsnoop.tracer.delivery.spool import Spool
 from service import user
 
 
@@ -70,6 +74,26 @@ def test_what_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
     assert said["state"] == (Status.BAD, f"others can write to {tmp_path}/state")
     assert said["rules"][0] is Status.BAD
     assert "/nowhere.yml: cannot read it" in said["rules"][1]
+
+
+def test_what_is_hardly_meant(tmp_path: Path) -> None:
+    sinks = [{"type": "stdout", "rules": ["bpf_prob_write_user*", "bpf_*"]}, {"type": "syslog"}]
+    for name, lines in (("old", 3), ("empty", 0), ("stdout", 2)):
+        spool = Spool(str(tmp_path / "state/spool" / name), 1 << 20)
+        spool.append([Line(b"{}\n", 6, 0)] * lines)
+        spool.close()
+    (tmp_path / "state").chmod(0o700)
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({"state": str(tmp_path / "state"), "cache": "",
+                                      "sinks": sinks, "rules": ["default"]}))  # fmt: skip
+    options = configured(argparse.Namespace(config=str(config)), daemon=True)
+    rules = ["bpf_probe_write_user", "tokens"]
+    size = 3 * (OVERHEAD + 3)
+    assert list(doubts(options, rules)) == [
+        "sink stdout: there is no rule 'bpf_prob_write_user*'; did you mean bpf_probe_write_user?",
+        f"{size} bytes wait in {tmp_path}/state/spool/old for a sink of that name, and there is"
+        " none: call one so, or remove the directory",
+    ]
 
 
 def test_spools_that_do_not_fit(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,13 +175,14 @@ def test_a_reload_takes_rules_and_sinks(daemon: Daemon) -> None:
         "detection: {made: {event.action: map_create}, condition: made}\n"
     )
     daemon.configure(rules=[str(rule)], sinks=[
-        {"type": "file", "path": str(daemon.file)},
+        {"type": "file", "path": str(daemon.file), "rules": ["a_mop"]},
         {"type": "file", "name": "alerts", "path": str(other), "actions": [], "levels": ["high"]},
     ])  # fmt: skip
     done = daemon.hang_up()
     assert (done["event"]["outcome"], done["message"]) == (
         "success", "reloaded: 1 rules, 2 sinks",
     )  # fmt: skip
+    assert "sink file: there is no rule 'a_mop'; did you mean a_map?" in daemon.said()
     stimulate("count", "3")
     daemon.stop()
     assert {one["rule"]["name"] for one in documents_in(other)} == {"a_map"}
@@ -287,6 +289,16 @@ def test_unmounting_tracefs_and_bpffs_changes_nothing(home: Path) -> None:
     assert len(calls) == len(made)
 
 
+def test_lines_of_a_sink_that_has_another_name_now_are_told_at_the_start(home: Path) -> None:
+    away: Any = {"type": "socket", "name": "old", "address": "unix:///nowhere/x"}
+    with Daemon(home, sinks=[away]).ready() as daemon:
+        stimulate("count", "3")
+        daemon.stop()
+    with Daemon(home, sinks=[{**away, "name": "new"}]).ready() as daemon:
+        assert f"bytes wait in {home}/state/spool/old for a sink of that name" in daemon.said()
+        daemon.stop()
+
+
 def test_a_start_that_fails_says_why_and_leaves_nothing(home: Path) -> None:
     with Daemon(home, sinks=[{"type": "file", "path": "/proc/nothing/x"}]) as daemon:
         assert daemon.process.wait(60) == 1
@@ -304,7 +316,11 @@ def test_check_says_what_is_wrong_and_does_nothing(home: Path) -> None:
     assert (finished.status, finished.complaint) == (
         2, f"bpfsnoop: {config}:1: sinks[0]: a sink of type file needs path",
     )  # fmt: skip
-    config.write_text("sinks: [{type: stdout}]\n")
+    config.write_text("sinks: [{type: stdout, rules: [bpf_nothing]}]\n")
     finished = bpfsnoop_run("daemon", "--check", "-c", config)
     assert finished.status == 0
+    assert finished.complaint.startswith("bpfsnoop: sink stdout: there is no rule 'bpf_nothing'")
+    assert finished.out.endswith(b" rules, 1 sinks: it can start all the same\n")
+    config.write_text("sinks: [{type: stdout}]\n")
+    finished = bpfsnoop_run("daemon", "--check", "-c", config)
     assert finished.out.endswith(b" rules, 1 sinks: nothing is wrong\n")

@@ -123,7 +123,9 @@ heartbeat: often
         ("sinks: stdout", "must be a list of sinks, each with a type"),
         ("sinks: [stdout]", "must be a list of sinks, each with a type"),
         ("state: var", "must be a path that begins with /"),
-        ("metrics: localhost", "must be tcp://host:port or unix:///path"),
+        ("metrics: localhost", "must be host:port, such as 127.0.0.1:9464, or unix:///path"),
+        ("metrics: ':9464'", "must be host:port, such as 127.0.0.1:9464, or unix:///path"),
+        ("metrics: '127.0.0.1:0'", "the port must be from 1 to 65535"),
         ("user: 5", "must be a string"),
     ],
 )

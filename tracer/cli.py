@@ -13,11 +13,9 @@ from typing import Final
 
 from ..events.call import Totals
 from ..events.errors import BpfsnoopError, CannotStart, Mistake, UsageError
-from ..rules.engine import Engine
 from . import installed, session
-from .cache import Cache
 from .config import Config, add_doctor_options, add_options, add_settings, configured
-from .judge import engine_of, judge_for, rules_of
+from .judge import engine_of, judge_for
 from .names import ReplayNames
 from .output import Output
 from .pipeline import Outcome, run
@@ -206,12 +204,22 @@ def _daemon(argv: Sequence[str]) -> int:
         parsed.config = os.path.abspath(parsed.config)
     options = configured(parsed, daemon=True)
     if parsed.check:
-        rules = rules_of(options, Cache(options.cache))
-        Engine(rules)
-        return _print_lines([f"{len(rules)} rules, {len(options.sinks)} sinks: nothing is wrong"])
+        return _check(options)
     from .daemon.run import serve  # noqa: PLC0415 - what runs at a terminal does without
 
     return _judged(serve(options, lambda: configured(parsed, daemon=True)), options)
+
+
+def _check(options: Config) -> int:
+    from .daemon.doubts import doubts  # noqa: PLC0415 - only the daemon has any
+
+    engine = engine_of(options)
+    count, names = (len(engine.rules), engine.telling) if engine else (0, [])
+    found = list(doubts(options, names))
+    for sentence in found:
+        say(sentence)
+    verdict = "it can start all the same" if found else "nothing is wrong"
+    return _print_lines([f"{count} rules, {len(options.sinks)} sinks: {verdict}"])
 
 
 def _replay(argv: Sequence[str]) -> int:

@@ -70,7 +70,10 @@ def listen_address(value: Any) -> str:
     """``host:port`` or ``unix:///path``; empty for nowhere."""
     if value == "" or text(value).startswith("unix://"):
         return str(value and _address("unix")(value))
-    return str(_address("tcp")(f"tcp://{value}")).removeprefix("tcp://")
+    address = f"tcp://{value}"
+    if not _ADDRESS.fullmatch(address):
+        raise ValueError("must be host:port, such as 127.0.0.1:9464, or unix:///path")
+    return str(_address("tcp")(address)).removeprefix("tcp://")
 
 
 def _pattern_of_actions(value: Any) -> str:

@@ -5,19 +5,19 @@ Sinks are tried as the user that will speak to them, by the code that will.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from importlib.util import find_spec
 from typing import Final
 
 from ...events.errors import BpfsnoopError, CannotStart
-from ..cache import Cache
 from ..conditions import Verdict, bad, looked_at, ok, warning
 from ..config import Config
 from ..delivery.outlets import make_outlet
 from ..delivery.settings import SinkSettings
-from ..judge import rules_of
+from ..judge import engine_of
 from . import drop
+from .doubts import doubts
 
 _SAID_MAX: Final = 1000  # characters
 
@@ -26,9 +26,13 @@ def daemon_checks(options: Config) -> Iterator[tuple[str, Verdict]]:
     """Each thing, and what came of looking at it."""
     yield "user", looked_at(partial(_user, options))
     yield "state", looked_at(partial(_state, options))
-    yield "rules", looked_at(partial(_rules, options))
+    rules, verdict = _rules(options)
+    yield "rules", verdict
     for sink in options.sinks:
         yield f"sink {sink.settings.name}", looked_at(partial(_sink, options, sink.settings))
+    if rules is not None:
+        for sentence in doubts(options, rules):
+            yield "sinks", warning(sentence)
     if options.metrics:
         yield "metrics", looked_at(partial(_metrics, options))
 
@@ -76,14 +80,17 @@ def _state(options: Config) -> Verdict:
     return ok(f"{path}, {free >> 20} MB free, of which spools may take {spools >> 20}")
 
 
-def _rules(options: Config) -> Verdict:
+def _rules(options: Config) -> tuple[Collection[str] | None, Verdict]:
+    # Also the names of those that may raise alerts, if nothing is wrong with any.
     try:
-        rules = rules_of(options, Cache(options.cache))
+        engine = engine_of(options)
     except BpfsnoopError as error:
         first, *others = str(error).splitlines()
         more = f", and {len(others)} more" if others else ""
-        return bad(f"{first}{more}", "see 'bpfsnoop rules check'")
-    return ok(f"{len(rules)}") if rules else warning("none", "set 'rules' to [default]")
+        return None, bad(f"{first}{more}", "see 'bpfsnoop rules check'")
+    if engine is None:
+        return (), warning("none", "set 'rules' to [default]")
+    return engine.telling, ok(f"{len(engine.rules)}")
 
 
 def _sink(options: Config, sink: SinkSettings) -> Verdict:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which documents are for which sinks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -50,6 +50,13 @@ class Filter(NamedTuple):
         return (self.levels is None or level in self.levels) and (
             self.rules is None or any(fnmatchcase(rule, pattern) for pattern in self.rules)
         )
+
+    def idle_patterns(self, rules: Collection[str]) -> list[str]:
+        """Those of :attr:`rules` that none of these names fits."""
+        return [
+            pattern for pattern in self.rules or ()
+            if not any(fnmatchcase(rule, pattern) for rule in rules)
+        ]  # fmt: skip
 
 
 def _fits(action: str, pattern: str) -> bool:

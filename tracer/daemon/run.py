@@ -32,6 +32,7 @@ from ..watch import Watch
 from . import drop
 from .courier import Courier
 from .dispatch import Dispatch
+from .doubts import doubts
 from .notify import Notify
 from .reload import Fresh, Reload
 from .routes import bits_for
@@ -101,6 +102,7 @@ def serve(options: Config, reread: Callable[[], Config]) -> Outcome:
         )  # fmt: skip
         reload = Reload(watch, reread, lambda fresh: rules_of(fresh, kept), daemon.reread)
         stack.callback(reload.close)
+        daemon.voice_doubts()
         collect_seldom()
         return daemon.run(source, reload, attach.seen_by(attached.loaded))
 
@@ -174,6 +176,11 @@ class Daemon:
         for name, count in self.dispatch.undelivered().items():
             if more := count - told.get(name, 0):
                 say(f"{more} lines of the end have not arrived at {name or 'any sink'}")
+
+    def voice_doubts(self) -> None:
+        """Says what is hardly meant so."""
+        for sentence in doubts(self.options, self.judge.telling):
+            say(sentence)
 
     # --- Signs of life -------------------------------------------------------------------
 
@@ -259,6 +266,7 @@ class Daemon:
             self.bits = bits
             self.options, self.rules, self.vitals.rules = fresh.options, fresh.rules, fresh.rules
             self._wake_in_time()
+            self.voice_doubts()
         self._reloaded(wrong)
 
     def _reloaded(self, wrong: Sequence[str]) -> None:
