@@ -2,6 +2,7 @@
 """Every way into bpf(2), and those who would rather that nobody looked."""
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from bpfsnoop.tracer.functions import sees_inside
 from hostile import Attack, Told, hostile
-from running import Document, Trace, Tracer, bpfsnoop_run
+from running import Document, Running, Trace, Tracer, bpfsnoop_run
+from service import Daemon, directory, until
 
 pytestmark = pytest.mark.live
 
@@ -156,7 +158,7 @@ def bpftool(*arguments: str) -> str:
     return done.stdout
 
 
-def map_of(tracer: Tracer, name: str) -> str:
+def map_of(tracer: Running, name: str) -> str:
     """The id of a map of the tracer's, by its name."""
     shown = json.loads(bpftool("-j", "map", "show"))
     (number,) = (
@@ -197,19 +199,46 @@ def test_who_touches_what_is_the_tracers_is_told(tmp_path: Path) -> None:
         assert len(who) == len(set(who)) > 0
 
 
+def switch_off(tracer: Running) -> None:
+    """As whoever may write to its maps can."""
+    number = map_of(tracer, "config")
+    (entry,) = json.loads(bpftool("-j", "map", "dump", "id", number))
+    running = slice(8, 12)  # of struct tracer_config
+    value = entry["value"]
+    value[running] = ["0x00"] * 4
+    bpftool("map", "update", "id", number, "key", *["0"] * 4, "value", *value)
+
+
 def test_a_tracer_that_is_switched_off_notices() -> None:
-    """Whoever may write to its maps may stop it, but not in silence."""
+    """Not in silence."""
     with Tracer("--json") as tracer:
         tracer.ready()
-        number = map_of(tracer, "config")
-        (entry,) = json.loads(bpftool("-j", "map", "dump", "id", number))
-        running = slice(8, 12)  # of struct tracer_config
-        value = entry["value"]
-        value[running] = ["0x00"] * 4
-        bpftool("map", "update", "id", number, "key", *["0"] * 4, "value", *value)
+        switch_off(tracer)
         said = tracer.read_until(tracer.process.stdout, "probe_silent", times=2)
         finished = tracer.stop()
     trace = Trace.of(said.encode() + finished.out)
     programs = {notice["bpf"]["integrity"]["program"] for notice in notices(trace, "probe_silent")}
     assert programs == {"enter_bpf", "exit_bpf"}
     assert notices(trace, "own_object_changed")
+
+
+def test_a_daemon_that_is_switched_off_is_not_ready() -> None:
+    """It says so to who watches it, not in its stream alone."""
+    home = directory()
+    metrics = str(home / "metrics")
+    with Daemon(home, metrics=f"unix://{metrics}") as daemon:
+        daemon.ready()
+        until(lambda: answer(metrics, "/ready").startswith(b"HTTP/1.1 200 "), "its readiness")
+        switch_off(daemon)
+        until(lambda: answer(metrics, "/ready").startswith(b"HTTP/1.1 503 "), "its blindness")
+        assert answer(metrics, "/health").startswith(b"HTTP/1.1 200 ")
+        assert b"\nbpfsnoop_ready 0.0\n" in answer(metrics, "/metrics")
+        daemon.stop()
+
+
+def answer(path: str, page: str) -> bytes:
+    """What is served at a unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        client.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
+        return b"".join(iter(lambda: client.recv(1 << 16), b""))

@@ -77,7 +77,7 @@ class Vitals:
         return {
             "since_ns": self._since_ns,
             "time_ns": time.time_ns(),
-            "ready": True,
+            "ready": not self._program.silent(),
             "events": dict(self._dispatch.events),
             "folded": self._dispatch.folded_calls,
             # All of them: increase() does not see the first of a series that was not there.
