@@ -37,7 +37,8 @@ class Told(NamedTuple):
     """One sentence for people."""
     about: Document
     """``bpf.daemon``"""
-    failed: bool = False
+    outcome: str = "success"
+    """ECS's: ``failure``, or ``unknown`` of what is only about to be done."""
 
 
 def service_document(told: Told, origin: Origin, *, time_ns: int, sequence: int) -> Document:
@@ -53,7 +54,7 @@ def service_document(told: Told, origin: Origin, *, time_ns: int, sequence: int)
             "action": told.action,
             "category": [kind.category],
             "type": [kind.type],
-            "outcome": "failure" if told.failed else "success",
+            "outcome": told.outcome,
             "sequence": sequence,
         },
         "message": told.message,

@@ -129,14 +129,17 @@ class Daemon(Running):
 
     def hang_up(self) -> Document:
         """Reloads; the document that says how that went."""
-        before = len(self.documents("daemon_reload"))
+        before = len(self.reloads())
         self.process.send_signal(signal.SIGHUP)
         self.until_told("RELOADING", "1")
         self.until_told("READY", "1")
-        done: Document = until(
-            lambda: self.documents("daemon_reload")[before:], "the document of a reload"
-        )[0]
+        done: Document = until(lambda: self.reloads()[before:], "the document of a reload")[0]
         return done
+
+    def reloads(self) -> list[Document]:
+        """Those that are over."""
+        found = self.documents("daemon_reload")
+        return [each for each in found if each["event"]["outcome"] != "unknown"]
 
     def stop(self, number: int = signal.SIGTERM) -> Finished:
         self.process.send_signal(number)

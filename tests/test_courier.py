@@ -279,8 +279,8 @@ def test_one_that_hangs_does_not_hold_up_the_end(
 
 
 @pytest.mark.parametrize("action", sorted(service.KINDS))
-@pytest.mark.parametrize("failed", [False, True])
-def test_documents_of_the_daemon(action: str, failed: bool) -> None:
+@pytest.mark.parametrize("outcome", ["success", "failure", "unknown"])
+def test_documents_of_the_daemon(action: str, outcome: str) -> None:
     sink = {
         "name": "a", "delivered": 1, "dropped": 0, "queued": 0, "spooled": 0, "up": True,
         "problem": "",
@@ -290,9 +290,9 @@ def test_documents_of_the_daemon(action: str, failed: bool) -> None:
         "folded": 0, "alerts": 0, "memory": 1, "sinks": [sink], "previous": "killed",
         "interval": 60.0,
     }  # fmt: skip
-    told = Told(action, "a sentence", about, failed)
+    told = Told(action, "a sentence", about, outcome)
     document = checked(service_document(told, ORIGIN, time_ns=1, sequence=7))
-    assert document["event"]["outcome"] == ("failure" if failed else "success")
+    assert document["event"]["outcome"] == outcome
     assert document["bpf"]["daemon"] == about
 
 

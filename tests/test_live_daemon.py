@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from running import NOBODY, Stimulus, bpfsnoop_run, identity, stimulate
+from running import NOBODY, Document, Stimulus, bpfsnoop_run, identity, stimulate
 from service import Daemon, directory, documents_in, once, until, user
 
 pytestmark = pytest.mark.live
@@ -180,12 +181,38 @@ def test_a_reload_takes_rules_and_sinks(daemon: Daemon) -> None:
     ])  # fmt: skip
     done = daemon.hang_up()
     assert (done["event"]["outcome"], done["message"]) == (
-        "success", "reloaded: 1 rules, 2 sinks",
+        "success", "reloaded: 1 rules, 2 sinks; changed: rules, sinks",
     )  # fmt: skip
     assert "sink file: there is no rule 'a_mop'; did you mean a_map?" in daemon.said()
     stimulate("count", "3")
     daemon.stop()
     assert {one["rule"]["name"] for one in documents_in(other)} == {"a_map"}
+
+
+def _first_reload(path: Path) -> list[Document]:
+    return documents_in(path, "daemon_reload")[:1]
+
+
+def test_a_sink_that_goes_or_hears_less_is_told_before(home: Path) -> None:
+    """Else whoever may change the configuration can have it fall silent without a word."""
+    sinks: Any = [
+        {"name": name, "type": "file", "path": str(home / f"{name}.json")}
+        for name in ("events", "siem", "alerts")
+    ]
+    with Daemon(home, sinks=sinks) as daemon:
+        daemon.ready()
+        daemon.configure(sinks=[sinks[0], {**sinks[2], "actions": []}])
+        done = daemon.hang_up()
+        assert done["message"].endswith(" rules, 2 sinks; changed: sinks")
+        before = done["event"]["sequence"] - 1
+        for sink in sinks:
+            path = Path(sink["path"])
+            (last,) = until(partial(_first_reload, path), "its last word")
+            assert (last["event"]["sequence"], last["event"]["outcome"]) == (before, "unknown")
+            assert last["message"] == "about to reload: sink siem goes; sink alerts changes"
+        daemon.hang_up()
+        assert len(daemon.documents("daemon_reload")) == 3  # nothing of sinks to tell
+        daemon.stop()
 
 
 @pytest.mark.parametrize(

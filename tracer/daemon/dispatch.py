@@ -104,7 +104,8 @@ class Dispatch:
     def tell(self, told: Told, time_ns: int, sequence: int) -> None:
         """What the daemon says of itself."""
         document = service_document(told, self._origin, time_ns=time_ns, sequence=sequence)
-        self._send(told.action, document, time_ns, _WARNING if told.failed else _INFORMATIONAL)
+        severity = _WARNING if told.outcome == "failure" else _INFORMATIONAL
+        self._send(told.action, document, time_ns, severity)
 
     def undelivered(self) -> dict[str, int]:
         """Lines that will never arrive: by sink, and as ``""`` those that reached none."""

@@ -4,9 +4,9 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 from ...events import service
@@ -118,6 +118,18 @@ def _settings(options: Config, before: Mapping[str, int], state: State) -> Setti
     return Settings(sinks, bits, state.spool, options.metrics)
 
 
+def _other_sinks(before: Config, after: Config) -> Iterator[str]:
+    old = {sink.settings.name: sink for sink in before.sinks}
+    new = {sink.settings.name: sink for sink in after.sinks}
+    for name in {**old, **new}:
+        if name not in new:
+            yield f"sink {name} goes"
+        elif name not in old:
+            yield f"sink {name} comes"
+        elif old[name] != new[name]:
+            yield f"sink {name} changes"
+
+
 @dataclass
 class Daemon:
     """The loop, and what happens in it besides the calls."""
@@ -209,7 +221,7 @@ class Daemon:
         now_ns = time.monotonic_ns()
         for sentence in self.said:
             say(sentence)
-            self._tell(service.DELIVERY, sentence, failed=True)
+            self._tell(service.DELIVERY, sentence, outcome="failure")
         self.said.clear()
         if now_ns - self._status_ns >= _STATUS_NS:
             self._status_ns = now_ns
@@ -233,10 +245,10 @@ class Daemon:
 
     def _tell(
         self, action: str, sentence: str, about: dict[str, object] | None = None, *,
-        failed: bool = False,
+        outcome: str = "success",
     ) -> None:  # fmt: skip
         words = printable(sentence.encode("utf-8", "replace"))  # it may name any file
-        told = Told(action, words, {**self.vitals.about(), **(about or {})}, failed)
+        told = Told(action, words, {**self.vitals.about(), **(about or {})}, outcome)
         self.dispatch.tell(told, time.time_ns(), self.stream.number())
 
     # --- Reload --------------------------------------------------------------------------
@@ -255,11 +267,16 @@ class Daemon:
         if isinstance(found, BpfsnoopError):
             self._reloaded(str(found).splitlines())
             return
+        if sinks := "; ".join(_other_sinks(self.options, found.options)):
+            # To those that there were: one that goes, or hears less from now on, is told why.
+            self._tell(service.RELOAD, f"about to reload: {sinks}", outcome="unknown")
         settings = _settings(found.options, self.bits, self.state)
         self.courier.offer(settings, lambda wrong: self._answered(found, settings.bits, wrong))
 
     def _answered(self, fresh: Fresh, bits: Mapping[str, int], wrong: Sequence[str]) -> None:
+        changed: list[str] = []
         if not wrong:
+            changed = self._changed(fresh)
             self.judge.replace(fresh.rules, fresh.options.alert_interval)
             self.dispatch.adopt(fresh.options, bits)
             self.stream.fold(fresh.folding)
@@ -267,17 +284,28 @@ class Daemon:
             self.options, self.rules, self.vitals.rules = fresh.options, fresh.rules, fresh.rules
             self._wake_in_time()
             self.voice_doubts()
-        self._reloaded(wrong)
+        self._reloaded(wrong, changed)
 
-    def _reloaded(self, wrong: Sequence[str]) -> None:
+    def _changed(self, fresh: Fresh) -> list[str]:
+        """Keys that have other values. What rules say may change without any."""
+        names = (each.name for each in fields(Config))
+        old, new = self.options, fresh.options
+        keys = [name for name in names if getattr(new, name) != getattr(old, name)]
+        if fresh.rules != self.rules and "rules" not in keys:
+            keys.append("rules")
+        return keys
+
+    def _reloaded(self, wrong: Sequence[str], changed: Sequence[str] = ()) -> None:
         for sentence in wrong:
             say(sentence)
         sentence = (
             f"not reloaded, and all goes on as before: {wrong[0]}" if wrong
             else f"reloaded: {len(self.rules)} rules, {len(self.options.sinks)} sinks"
         )  # fmt: skip
+        if changed:
+            sentence += f"; changed: {', '.join(changed)}"
         say(sentence)
-        self._tell(service.RELOAD, sentence, failed=bool(wrong))
+        self._tell(service.RELOAD, sentence, outcome="failure" if wrong else "success")
         self.notify.ready(self.vitals.sentence())
         self._reloading = False
         if self._again:
