@@ -71,9 +71,41 @@ def test_what_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
     said = _said(tmp_path, user="no-such-user", rules=["/nowhere.yml"])
     assert said["user"][0] is Status.BAD
     assert said["user"][1].startswith("there is no user no-such-user to go on as")
-    assert said["state"] == (Status.BAD, f"others can write to {tmp_path}/state")
+    assert said["state"] == (Status.BAD, f"{tmp_path}/state: it is not ours alone")
+    assert said["sink stdout"][0] is Status.BAD
+    assert said["sink stdout"][1].startswith("there is no user no-such-user to go on as")
     assert said["rules"][0] is Status.BAD
     assert "/nowhere.yml: cannot read it" in said["rules"][1]
+
+
+def test_a_state_directory_that_the_daemon_refuses(tmp_path: Path) -> None:
+    """The doctor says what the daemon would."""
+    (tmp_path / "file").touch()
+    said = _said(tmp_path, state=str(tmp_path / "file"))
+    assert said["state"] == (Status.BAD, f"{tmp_path}/file: Not a directory")
+    if user():
+        (tmp_path / "used").mkdir(mode=0o700)
+        (tmp_path / "used" / "theirs").touch()
+        said = _said(tmp_path, user=user(), state=str(tmp_path / "used"))
+        assert said["state"] == (
+            Status.BAD,
+            f"{tmp_path}/used: other things are in it, so it is not given to 'user'",
+        )
+
+
+def test_where_metrics_cannot_be_served(tmp_path: Path) -> None:
+    said = _said(tmp_path, metrics="unix:///nowhere/metrics")
+    assert said["metrics"] == (Status.BAD, "/nowhere is not a directory")
+    said = _said(tmp_path, metrics=f"unix://{tmp_path}/metrics")
+    assert said["metrics"] == (Status.OK, f"at unix://{tmp_path}/metrics")
+    assert not (tmp_path / "metrics").exists()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = f"127.0.0.1:{server.getsockname()[1]}"
+        said = _said(tmp_path, metrics=where)
+    assert said["metrics"] == (
+        Status.WARNING, f"cannot listen at {where}: Address already in use",
+    )  # fmt: skip
+    assert _said(tmp_path, metrics=where)["metrics"] == (Status.OK, f"at {where}")
 
 
 def test_what_is_hardly_meant(tmp_path: Path) -> None:

@@ -126,6 +126,14 @@ heartbeat: often
         ("metrics: localhost", "must be host:port, such as 127.0.0.1:9464, or unix:///path"),
         ("metrics: ':9464'", "must be host:port, such as 127.0.0.1:9464, or unix:///path"),
         ("metrics: '127.0.0.1:0'", "the port must be from 1 to 65535"),
+        (
+            "metrics: '0.0.0.0:9464'",
+            "must be a loopback address, such as 127.0.0.1:9464, or unix:///path",
+        ),
+        (
+            "metrics: '[::]:9464'",
+            "must be a loopback address, such as 127.0.0.1:9464, or unix:///path",
+        ),
         ("user: 5", "must be a string"),
     ],
 )
@@ -134,7 +142,9 @@ def test_a_mistake_in_one_key(file: Path, text: str, what: str) -> None:
     assert _mistakes(file, text) == [f"1: {key}: {what}"]
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1:9464", "[::1]:9464", "unix:///run/x/metrics"])
+@pytest.mark.parametrize(
+    "address", ["", "127.0.0.1:9464", "localhost:9464", "[::1]:9464", "unix:///run/x/metrics"]
+)
 def test_where_metrics_are_served(file: Path, address: str) -> None:
     assert _read(file, f"metrics: '{address}'").metrics == address
 

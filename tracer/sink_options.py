@@ -10,6 +10,7 @@ from typing import Any, Final
 from ..rules.alert import LEVELS
 from .config_file import hint
 from .daemon.routes import ACTIONS, SETS, Filter
+from .delivery.local import is_loopback
 from .delivery.settings import KINDS, SinkSettings
 from .option_types import Parser, Wrong, at_least, list_of, number, one_of, path, size, text
 
@@ -71,8 +72,11 @@ def listen_address(value: Any) -> str:
     if value == "" or text(value).startswith("unix://"):
         return str(value and _address("unix")(value))
     address = f"tcp://{value}"
-    if not _ADDRESS.fullmatch(address):
+    match = _ADDRESS.fullmatch(address)
+    if not match:
         raise ValueError("must be host:port, such as 127.0.0.1:9464, or unix:///path")
+    if not is_loopback(match["host"].strip("[]")):
+        raise ValueError("must be a loopback address, such as 127.0.0.1:9464, or unix:///path")
     return str(_address("tcp")(address)).removeprefix("tcp://")
 
 
@@ -187,8 +191,8 @@ def sinks(value: Any) -> tuple[SinkOptions, ...]:
 def _parsed(item: Mapping[Any, Any]) -> tuple[dict[str, Any], list[tuple[tuple[str, ...], str]]]:
     kind = item.get("type")
     if kind not in KINDS:
-        what = f"type: must be {', '.join(KINDS[:-1])} or {KINDS[-1]}"
-        return {}, [(("type",) if "type" in item else (), what)]
+        what = f"must be {', '.join(KINDS[:-1])} or {KINDS[-1]}"
+        return {}, [(("type",), what) if "type" in item else ((), f"type: {what}")]
     keys = {**_COMMON, **_OF_KIND[kind]}
     parsed: dict[str, Any] = {}
     mistakes: list[tuple[tuple[str, ...], str]] = []

@@ -6,6 +6,7 @@ Sinks are tried as the user that will speak to them, by the code that will.
 
 import os
 from collections.abc import Callable, Collection, Iterator
+from errno import EADDRINUSE
 from functools import partial
 from importlib.util import find_spec
 from typing import Final
@@ -13,13 +14,17 @@ from typing import Final
 from ...events.errors import BpfsnoopError, CannotStart
 from ..conditions import Verdict, bad, looked_at, ok, warning
 from ..config import Config
+from ..delivery.local import listen
 from ..delivery.outlets import make_outlet
 from ..delivery.settings import SinkSettings
 from ..judge import engine_of
+from ..private import require_private
 from . import drop
 from .doubts import doubts
+from .state import require_ours
 
 _SAID_MAX: Final = 1000  # characters
+_IN_USE: Final = os.strerror(EADDRINUSE)
 
 
 def daemon_checks(options: Config) -> Iterator[tuple[str, Verdict]]:
@@ -43,7 +48,7 @@ def _user(options: Config) -> Verdict:
     try:
         who = drop.account(options.user)
     except CannotStart as error:
-        return bad(str(error), "see there")
+        return bad(str(error), "")  # in which is what helps
     if not who.uid:
         return warning(f"{options.user} is root, if without capabilities", "name another 'user'")
     if found := _as_user(options, _cannot_read):
@@ -66,9 +71,10 @@ def _state(options: Config) -> Verdict:
     path = options.state
     if not os.path.exists(path):
         return ok(f"{path} is not there, and will be made")
-    about = os.stat(path)
-    if about.st_mode & 0o022:
-        return bad(f"others can write to {path}", f"chmod 700 {path}")
+    try:
+        _look_into(path, options.user)
+    except OSError as error:
+        return bad(f"{path}: {error.strerror}", "name a directory of its own, with mode 700")
     room = os.statvfs(path)
     free = room.f_bavail * room.f_frsize
     spools = sum(sink.settings.spool for sink in options.sinks)
@@ -78,6 +84,16 @@ def _state(options: Config) -> Verdict:
             "make room, or the spools of sinks smaller",
         )
     return ok(f"{path}, {free >> 20} MB free, of which spools may take {spools >> 20}")
+
+
+def _look_into(path: str, user: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        require_ours(fd, drop.account(user) if user and not os.geteuid() else None)
+    except CannotStart:  # there is no such user, as is said elsewhere: whose it should be is open
+        require_private(fd, {os.fstat(fd).st_uid})
+    finally:
+        os.close(fd)
 
 
 def _rules(options: Config) -> tuple[Collection[str] | None, Verdict]:
@@ -141,7 +157,28 @@ def _metrics(options: Config) -> Verdict:
     if find_spec("prometheus_client") is None:
         return bad("the Python package prometheus-client is missing",
                    "pip install prometheus-client, or leave 'metrics' empty")  # fmt: skip
+    if wrong := _as_user(options, partial(_cannot_listen, options.metrics)):
+        if wrong.endswith(_IN_USE):
+            return warning(wrong, "name another address, unless it is this daemon that runs")
+        return bad(wrong, "mend that: until then the daemon does not start")
     return ok(f"at {options.metrics}")
+
+
+def _cannot_listen(where: str) -> str:
+    # Without making a socket file, nor taking the place of one.
+    path = where.removeprefix("unix://")
+    if path == where:
+        try:
+            listen(where).close()
+        except BpfsnoopError as error:
+            return str(error)
+        return ""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        return f"{directory} is not a directory"
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return f"cannot write to {directory}"
+    return ""
 
 
 def _as_user(options: Config, attempt: Callable[[], str]) -> str:
@@ -154,6 +191,8 @@ def _as_user(options: Config, attempt: Callable[[], str]) -> str:
             who = drop.account(options.user) if options.user and not os.geteuid() else None
             drop.drop(who, 0)
             said = attempt()
+        except BpfsnoopError as error:
+            said = str(error)
         except BaseException as error:
             said = f"{type(error).__name__}: {error}"
         finally:

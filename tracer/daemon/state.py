@@ -31,6 +31,19 @@ def spool_of(path: str) -> str:
     return os.path.join(path, _SPOOL)
 
 
+def require_ours(fd: int, who: Account | None, *, empty: bool = True) -> None:
+    """
+    :param who: whose this directory is or becomes; None: ours.
+    :param empty: nothing else may be in one that becomes theirs.
+    :raises OSError: it cannot be.
+    """
+    require_private(fd, {os.geteuid(), who.uid if who else os.geteuid()})
+    # Else one wrong word in the configuration makes somebody without rights the owner of /etc.
+    given = who is not None and os.fstat(fd).st_uid != who.uid
+    if empty and given and set(os.listdir(fd)) - _ITS_OWN:
+        raise PermissionError(0, "other things are in it, so it is not given to 'user'")
+
+
 class State:
     """Holds the directory until :meth:`close`.
 
@@ -106,9 +119,7 @@ class State:
             os.mkdir(path, _DIR_MODE, dir_fd=within)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _MINE, dir_fd=within)
         try:
-            require_private(fd, {os.geteuid(), self._who.uid if self._who else os.geteuid()})
-            if within is None:
-                self._require_ours(fd)
+            require_ours(fd, self._who, empty=within is None)
             self._give(fd)
         except OSError:
             os.close(fd)
@@ -116,12 +127,6 @@ class State:
         if not keep:
             os.close(fd)
         return fd
-
-    def _require_ours(self, fd: int) -> None:
-        # Else one wrong word in the configuration makes somebody without rights the owner of /etc.
-        given = self._who is not None and os.fstat(fd).st_uid != self._who.uid
-        if given and set(os.listdir(fd)) - _ITS_OWN:
-            raise PermissionError(0, "other things are in it, so it is not given to 'user'")
 
     def _give(self, fd: int) -> None:
         if self._who and os.geteuid() == 0:

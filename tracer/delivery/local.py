@@ -26,13 +26,19 @@ def listen(where: str) -> socket.socket:
 
 def _at_port(address: Address) -> socket.socket:
     host = "127.0.0.1" if address.host == "localhost" else address.host
-    if address.scheme != "tcp" or not _is_loopback(host):
+    if address.scheme != "tcp" or not is_loopback(host):
         raise OSError(EADDRNOTAVAIL, "it must be a loopback address or a unix socket")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, address.port), family=family)
+    try:
+        return socket.create_server((host, address.port), family=family)
+    except OSError as error:  # Python says the address once more
+        raise OSError(error.errno, os.strerror(error.errno or 0)) from error
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this host can connect there."""
+    if host == "localhost":
+        return True
     try:
         return ip_address(host).is_loopback
     except ValueError:
