@@ -153,3 +153,15 @@ def test_scripts_of_the_package_are_shell_that_ends_at_the_first_mistake() -> No
         assert script.read_text().startswith("#!/bin/sh\nset -e\n")
         assert "\n#DEBHELPER#\n" in script.read_text()
         assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
+
+
+def test_what_installed_pages_link_to_is_installed_beside_them() -> None:
+    listed = (PACKAGING / "debian" / "bpfsnoop.docs").read_text().split()
+    pages = [ROOT / path for path in listed if path.startswith("docs/") and path.endswith(".md")]
+    links = {
+        f"docs/{link}"
+        for page in pages
+        for link in re.findall(r"\]\(([a-z][^):#]*)[)#]", page.read_text())
+    }
+    assert len(links) > 5
+    assert [link for link in links if not link.startswith(tuple(listed))] == []

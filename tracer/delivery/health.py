@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict
 from .web import Page
 
 STALE_S: Final = 30.0
-"""A daemon that has said nothing for so long hangs: it says something every second or so."""
+"""A daemon that has said nothing for so long hangs: it says something every five seconds or so."""
 
 READY: Final = frozenset({"ok", "degraded"})
 """States in which calls are seen."""
