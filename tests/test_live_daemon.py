@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -314,6 +315,19 @@ def test_unmounting_tracefs_and_bpffs_changes_nothing(home: Path) -> None:
     pids = {call.tgid for call in made}
     calls = [one for one in daemon.documents() if one.get("process", {}).get("pid") in pids]
     assert len(calls) == len(made)
+
+
+def test_the_log_says_when_a_sink_is_away_and_when_it_is_back(home: Path) -> None:
+    path = home / "socket"
+    sink: Any = {"type": "socket", "name": "siem", "address": f"unix://{path}"}
+    with Daemon(home, sinks=[sink]).ready() as daemon, socket.socket(socket.AF_UNIX) as server:
+        until(lambda: "sink siem: No such file or directory\n" in daemon.said(), "the reason")
+        server.bind(str(path))
+        path.chmod(0o777)
+        server.listen()
+        until(lambda: "sink siem: all is well again\n" in daemon.said(), "its return")
+        daemon.stop()
+    assert daemon.said().count("sink siem: No such file") == 1
 
 
 def test_lines_of_a_sink_that_has_another_name_now_are_told_at_the_start(home: Path) -> None:

@@ -154,6 +154,8 @@ class Daemon:
     _status_ns: int = 0
     _alive_ns: int = 0
     _undelivered: int = 0
+    _problems: Mapping[str, str] = field(default_factory=dict)
+    """Of sinks, as they were told."""
     _reload: Reload | None = field(default=None)
 
     def run(self, source: Live, reload: Reload, seen_by: str) -> Outcome:
@@ -226,6 +228,7 @@ class Daemon:
         if now_ns - self._status_ns >= _STATUS_NS:
             self._status_ns = now_ns
             self._losses()
+            self._say_problems()
             if self.options.metrics:
                 self.courier.status(self.vitals.status())
         watchdog_s = self.notify.watchdog_s
@@ -236,6 +239,14 @@ class Daemon:
             self._beat_ns = now_ns
             interval_s = self.options.heartbeat / _SECOND_NS
             self._tell(service.HEARTBEAT, self.vitals.sentence(), {"interval": interval_s})
+
+    def _say_problems(self) -> None:
+        # Who looks for the reason looks into the log: documents of it may be what does not arrive.
+        problems = {name: each["problem"] for name, each in self.courier.progress.items()}
+        for name, problem in problems.items():
+            if bool(problem) != bool(self._problems.get(name)):
+                say(f"sink {name}: {problem or 'all is well again'}")
+        self._problems = problems
 
     def _losses(self) -> None:
         undelivered = sum(self.dispatch.undelivered().values())
