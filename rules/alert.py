@@ -172,13 +172,17 @@ def _rule(rule: Rule) -> Document:
 def _threat(rule: Rule) -> Document:
     threat: Document = {}
     if techniques := attack.techniques(rule.tags):
-        threat["technique"] = {
-            "id": [technique.id for technique in techniques],
-            "name": [technique.name for technique in techniques],
-        }
+        threat["technique"] = _named(attack.above(techniques))
+        if parts := [technique for technique in techniques if "." in technique.id]:
+            threat["technique"]["subtechnique"] = _named(parts)
     if tactics := attack.tactics(rule.tags):
         threat["tactic"] = {"name": tactics}
     return {"framework": "MITRE ATT&CK", **threat} if threat else {}
+
+
+def _named(techniques: Iterable[attack.Technique]) -> Document:
+    ids, names = zip(*techniques, strict=True)
+    return {"id": [*ids], "name": [*names]}
 
 
 # --- For people --------------------------------------------------------------------------

@@ -24,6 +24,12 @@ def techniques(tags: Iterable[str]) -> list[Technique]:
     return [Technique(id_, TECHNIQUES.get(id_, id_)) for id_ in dict.fromkeys(ids)]
 
 
+def above(found: Iterable[Technique]) -> list[Technique]:
+    """The same, but of a subtechnique the technique that it is one of."""
+    ids = dict.fromkeys(technique.id.partition(".")[0] for technique in found)
+    return [Technique(id_, TECHNIQUES.get(id_, id_)) for id_ in ids]
+
+
 def tactics(tags: Iterable[str]) -> list[str]:
     """The names of those among the tags of a rule: ``attack.defense-impairment``."""
     names = (tag.replace("_", "-") for tag in _attack(tags))

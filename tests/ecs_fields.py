@@ -20,7 +20,8 @@ _TYPES: Final = {
         "process.thread.capabilities.effective", "process.thread.name",
         "process.working_directory", "rule.author", "rule.description", "rule.id", "rule.name",
         "rule.reference", "threat.framework", "threat.tactic.name", "threat.technique.id",
-        "threat.technique.name", "user.effective.id", "user.group.id", "user.id",
+        "threat.technique.name", "threat.technique.subtechnique.id",
+        "threat.technique.subtechnique.name", "user.effective.id", "user.group.id", "user.id",
     ),
     "long": (
         "event.duration", "event.sequence", "event.severity", "process.parent.pid",
@@ -36,6 +37,7 @@ TYPES: Final[Mapping[str, str]] = {name: kind for kind, names in _TYPES.items() 
 LISTS: Final = frozenset({
     "event.category", "event.type", "process.args", "process.thread.capabilities.effective",
     "rule.author", "threat.tactic.name", "threat.technique.id", "threat.technique.name",
+    "threat.technique.subtechnique.id", "threat.technique.subtechnique.name",
 })  # fmt: skip
 """Those that are to be lists, even of one value (``normalize: array``)."""
 

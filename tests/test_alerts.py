@@ -358,6 +358,19 @@ def test_every_match_is_told_once(alerts: list[tuple[int, int]]) -> None:
 # --- ATT&CK ------------------------------------------------------------------------------
 
 
+def test_a_subtechnique_stands_where_ecs_has_it() -> None:
+    tags = ("attack.t1036.005", "attack.t1014", "attack.t1036")
+    rule = Rule("x", Ask("event.action", "equals", "a"), tags=tags)
+    document = checked(alert_document(Alert(rule, document_of(FREEZE), {}, (), 0), sequence=1))
+    assert document["threat"]["technique"] == {
+        "id": ["T1036", "T1014"],
+        "name": ["Masquerading", "Rootkit"],
+        "subtechnique": {
+            "id": ["T1036.005"], "name": ["Match Legitimate Resource Name or Location"],
+        },
+    }  # fmt: skip
+
+
 def test_tags_are_techniques_and_tactics() -> None:
     tags = (
         "attack.t1036.005", "attack.T1014", "attack.t9999", "attack.t1014", "attack.stealth",
