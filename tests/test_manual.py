@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from bpfsnoop.tracer import cli
-from bpfsnoop.tracer.config import OPTIONS
+from bpfsnoop.tracer import cli, config
+from bpfsnoop.tracer.config import FIXED, OPTIONS
 from running import ROOT
 
 ALL = [option for group in OPTIONS.values() for option in group]
@@ -53,3 +53,9 @@ def test_every_subcommand_is_in_the_synopsis(name: str) -> None:
     assert f"\n.Cm {name}\n" in _section("SYNOPSIS"), (
         f"docs/bpfsnoop.8 does not name the subcommand {name}: add '.Cm {name}' to SYNOPSIS"
     )
+
+
+@pytest.mark.parametrize("key", sorted({*config._OF_THE_DAEMON, *FIXED}))
+def test_what_the_daemon_does_otherwise_is_in_its_section(key: str) -> None:
+    """Keys with another default, and those that take a restart."""
+    assert _has(_section("DAEMON"), key), f"docs/bpfsnoop.8 does not name {key} in DAEMON"
