@@ -5,6 +5,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -208,7 +209,8 @@ class Program:
         self._bulk_page.close()
         self.rings.close()
         for fd in self._fds.values():
-            os.close(fd)
+            with suppress(OSError):  # somebody with the right to trace us has closed it
+                os.close(fd)
 
     def _configure(self, *, running: bool) -> None:
         wanted = self._wanted
