@@ -311,14 +311,32 @@ def test_the_document() -> None:
     assert len(about["findings"]) == len(REPORT.findings)
 
 
-@pytest.mark.parametrize("report", [REPORT, REPORT._replace(plan="", probe="")])
+NO_STATE = Finding(Kind.DAEMON, "state", BAD, "others can write to it", "")
+
+
+def test_a_daemon_that_would_not_start() -> None:
+    report = REPORT._replace(findings=(*REPORT.findings, NO_STATE))
+    assert table(report, color=False, width=100).decode().splitlines()[-1].startswith(
+        "tracing works, by raw_tracepoint+kprobe; the daemon would not start ("
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("report", "status"),
+    [
+        (REPORT, 0),
+        (REPORT._replace(plan="", probe=""), 1),
+        (REPORT._replace(findings=(*REPORT.findings, NO_STATE)), 1),
+        (REPORT._replace(findings=(*REPORT.findings, NO_STATE._replace(status=WARNING))), 0),
+    ],
+)
 def test_the_exit_status_says_whether_it_works(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], report: Report
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], report: Report, status: int
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda *_: report)
     monkeypatch.setenv("COLUMNS", "100")
     for options in ([], ["--color", "always"], ["--json"]):
-        assert main(["doctor", *options]) == (0 if report.works else 1)
+        assert main(["doctor", *options]) == status
         out, err = capfd.readouterr()
         assert err == ""
         assert ("\x1b" in out) is bool(options and options[0] == "--color")

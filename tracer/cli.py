@@ -214,12 +214,12 @@ def _check(options: Config) -> int:
     from .daemon.doubts import doubts  # noqa: PLC0415 - only the daemon has any
 
     engine = engine_of(options)
-    count, names = (len(engine.rules), engine.telling) if engine else (0, [])
-    found = list(doubts(options, names))
+    telling = engine.telling if engine else []
+    found = list(doubts(options, telling))
     for sentence in found:
         say(sentence)
     verdict = "it can start all the same" if found else "nothing is wrong"
-    return _print_lines([f"{count} rules, {len(options.sinks)} sinks: {verdict}"])
+    return _print_lines([f"{len(telling)} rules, {len(options.sinks)} sinks: {verdict}"])
 
 
 def _replay(argv: Sequence[str]) -> int:
@@ -343,7 +343,8 @@ def _doctor(argv: Sequence[str]) -> int:
         description="Looks at this host and tries each probe plan: says what works, what does"
         " not, and what helps. With --config, also at what the daemon needs: its user, rules and"
         " sinks.",
-        epilog="exit status: 0 tracing works; 1 it does not; 2 wrong usage.",
+        epilog="exit status: 0 tracing works; 1 it does not, or the daemon would not start; 2"
+        " wrong usage.",
         allow_abbrev=False,
     )
     add_doctor_options(parser)
@@ -364,7 +365,7 @@ def _doctor(argv: Sequence[str]) -> int:
         columns, _ = shutil.get_terminal_size((_WIDE, 0))
         output.write(doctor.table(report, color=style.color, width=columns))
     output.flush()
-    return _DONE if report.works else _CANNOT
+    return _DONE if report.works and not report.keeps_daemon else _CANNOT
 
 
 def _print(content: bytes) -> int:

@@ -79,6 +79,11 @@ class Report(NamedTuple):
         """Whether this host can be traced."""
         return bool(self.probe)
 
+    @property
+    def keeps_daemon(self) -> bool:
+        """Whether the daemon that was looked at, if one was, would not start."""
+        return any(each.kind is Kind.DAEMON and each.status is Status.BAD for each in self.findings)
+
 
 Trial = Loaded | CannotStart
 """What came of trying a plan."""
@@ -319,5 +324,7 @@ def _sum(report: Report) -> Text:
         style, begin = "bold yellow", f"tracing works only with --probe {report.probe}"
     else:
         style, begin = "bold red", "tracing does not work here"
+    if report.works and report.keeps_daemon:
+        style, begin = "bold red", f"{begin}; the daemon would not start"
     rest = ", ".join(f"{number} {status}" for status, number in counts.items())
     return Text.assemble((begin, style), f" ({rest})")
