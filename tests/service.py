@@ -21,6 +21,7 @@ import yaml
 from running import (
     NOBODY,
     PATIENCE_S,
+    ROOT,
     Document,
     Finished,
     Running,
@@ -62,6 +63,12 @@ def until(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.01)
     return found
+
+
+def alerting_rules() -> int:
+    """How many there are in the pack, by their names."""
+    names = (path.stem for path in (ROOT / "rules/pack").glob("bpf_*.yml"))
+    return sum(not name.startswith("bpf_block_") for name in names)
 
 
 class Daemon(Running):

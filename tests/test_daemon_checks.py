@@ -16,7 +16,7 @@ from bpfsnoop.tracer.daemon.doubts import doubts
 from bpfsnoop.tracer.delivery.outlet import Line
 from bpfsnoop.tracer.delivery.segment import OVERHEAD
 from bpfsnoop.tracer.delivery.spool import Spool
-from service import user
+from service import alerting_rules, user
 
 
 def _said(tmp_path: Path, **changes: Any) -> dict[str, tuple[Status, str]]:
@@ -31,7 +31,7 @@ def test_what_is_well_is_said_in_a_few_words(tmp_path: Path) -> None:
     said = _said(tmp_path, user=user(), rules=["default"])
     assert said["state"] == (Status.OK, f"{tmp_path}/state is not there, and will be made")
     assert said["rules"][0] is Status.OK
-    assert int(said["rules"][1]) > 40
+    assert int(said["rules"][1]) == alerting_rules()
     assert said["sink stdout"] == (Status.OK, "stdout")
     if user():
         assert said["user"] == (Status.OK, "nobody (65534), which can read bpfsnoop")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from running import NOBODY, Document, Stimulus, bpfsnoop_run, identity, stimulate
-from service import Daemon, directory, documents_in, once, until, user
+from service import Daemon, alerting_rules, directory, documents_in, once, until, user
 
 pytestmark = pytest.mark.live
 
@@ -160,7 +160,7 @@ def test_a_heartbeat_says_how_it_is(home: Path) -> None:
         beats = until(lambda: daemon.documents("heartbeat")[1:3], "heartbeats")
     about = beats[0]["bpf"]["daemon"]
     assert about["interval"] == 0.1
-    assert about["rules"] > 40
+    assert about["rules"] == alerting_rules()
     assert about["memory"] > 1 << 20
     assert [sink["name"] for sink in about["sinks"]] in ([], ["file"])  # known within a second
 

@@ -106,7 +106,7 @@ def _rules(options: Config) -> tuple[Collection[str] | None, Verdict]:
         return None, bad(f"{first}{more}", "see 'bpfsnoop rules check'")
     if engine is None:
         return (), warning("none", "set 'rules' to [default]")
-    return engine.telling, ok(f"{len(engine.rules)}")
+    return engine.telling, ok(f"{len(engine.telling)}")
 
 
 def _sink(options: Config, sink: SinkSettings) -> Verdict:

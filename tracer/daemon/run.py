@@ -164,7 +164,6 @@ class Daemon:
         :param seen_by: how the kernel runs us, in words.
         """
         self._reload = reload
-        self.vitals.rules = self.rules
         self.courier.watched_by(self.watch)
         self.watch.on_hangup(self._hung_up)
         self._wake_in_time()
@@ -292,7 +291,7 @@ class Daemon:
             self.dispatch.adopt(fresh.options, bits)
             self.stream.fold(fresh.folding)
             self.bits = bits
-            self.options, self.rules, self.vitals.rules = fresh.options, fresh.rules, fresh.rules
+            self.options, self.rules = fresh.options, fresh.rules
             self._wake_in_time()
             self.voice_doubts()
         self._reloaded(wrong, changed)
@@ -311,7 +310,7 @@ class Daemon:
             say(sentence)
         sentence = (
             f"not reloaded, and all goes on as before: {wrong[0]}" if wrong
-            else f"reloaded: {len(self.rules)} rules, {len(self.options.sinks)} sinks"
+            else f"reloaded: {len(self.judge.telling)} rules, {len(self.options.sinks)} sinks"
         )  # fmt: skip
         if changed:
             sentence += f"; changed: {', '.join(changed)}"

@@ -3,13 +3,11 @@
 
 import os
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
 from ...events.call import Totals
 from ...events.ecs import Document
 from ...events.value import printable
-from ...rules.rule import Rule
 from ..judge import Judge
 from ..loader import RING_NAMES
 from ..program import Program
@@ -33,7 +31,6 @@ class Vitals:
         self._courier = courier
         self._since_ns = time.time_ns()
         self._began_ns = time.monotonic_ns()
-        self.rules: Sequence[Rule] = ()
 
     def totals(self) -> Totals:
         """What was seen and lost so far."""
@@ -44,7 +41,7 @@ class Vitals:
         events, alerts = self._dispatch.events.total(), self._dispatch.alerts.total()
         down = [name for name, about in self._courier.progress.items() if not about["up"]]
         away = f"; away: {', '.join(down)}" if down else ""
-        return f"{events} events, {alerts} alerts by {len(self.rules)} rules{away}"
+        return f"{events} events, {alerts} alerts by {len(self._judge.telling)} rules{away}"
 
     def about(self) -> Document:
         """``bpf.daemon`` of documents: how long it has run, what it saw, and how its sinks are."""
@@ -53,7 +50,7 @@ class Vitals:
             "version": VERSION,
             "pid": os.getpid(),
             "uptime": (time.monotonic_ns() - self._began_ns) // _SECOND_NS,
-            "rules": len(self.rules),
+            "rules": len(self._judge.telling),
             "seen": totals.seen,
             "lost": totals.lost,
             "events": self._dispatch.events.total(),
@@ -82,7 +79,7 @@ class Vitals:
             "folded": self._dispatch.folded_calls,
             # All of them: increase() does not see the first of a series that was not there.
             "alerts": {name: self._dispatch.alerts[name] for name in self._judge.telling},
-            "rules": len(self.rules),
+            "rules": len(self._judge.telling),
             "rule_seconds": self._judge.spent_ns / _SECOND_NS,
             "drops": {
                 "kernel": totals.lost,

@@ -69,7 +69,7 @@ FAMILIES: Final = (
            "How full a ring buffer was at most since the last status.", _counts("rings")),
     Family("bpfsnoop_alerts_total", "counter", "rule",
            "Alerts by the rule that was met.", _counts("alerts")),
-    Family("bpfsnoop_rules", "gauge", "", "Rules at work.", _number("rules")),
+    Family("bpfsnoop_rules", "gauge", "", "Rules that may raise alerts.", _number("rules")),
     Family("bpfsnoop_rule_seconds_total", "counter", "",
            "Processor time that rules took.", _number("rule_seconds")),
     Family("bpfsnoop_sink_delivered_total", "counter", "sink",
