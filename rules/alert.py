@@ -133,8 +133,8 @@ def alert_document(alert: Alert, *, sequence: int) -> Document:
     document |= {"event": about, "message": str(alert), "rule": _rule(alert.rule)}
     if threat := _threat(alert.rule):
         document["threat"] = threat
-    bpf = event.get("bpf", {})
-    document["bpf"] = {key: bpf[key] for key in bpf if key not in _LARGE}
+    told = lean(alert).document["bpf"].items()
+    document["bpf"] = {key: value for key, value in told if key not in _LARGE or value}
     document["bpf"]["alert"] = _found(alert)
     return document
 

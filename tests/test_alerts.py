@@ -101,6 +101,11 @@ def test_a_document_says_all_that_a_reader_needs() -> None:
     assert "attr" not in document["bpf"]
 
 
+def test_fields_of_a_rule_are_in_its_document_also_those_of_attr() -> None:
+    (alert,) = judged(judge(FROZEN.replace("bpf.map.name", "bpf.attr.map_fd")), FREEZE)
+    assert checked(alert_document(alert, sequence=8))["bpf"]["attr"] == {"map_fd": 3}
+
+
 def test_the_line_says_what_by_which_facts_and_who() -> None:
     (alert,) = judged(judge(FROZEN), FREEZE)
     assert str(alert) == ("A map was frozen; bpf.attr.map_fd=3; bpf.size=4; loader[1234] user 1000")
