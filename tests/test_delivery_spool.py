@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -200,6 +200,49 @@ def test_a_file_that_is_taken_away_is_missed(tmp_path: Path) -> None:
     assert 0 < len(got) < 30
     assert got == [line for line in made(30) if line in got]
     spool.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO])
+def test_what_cannot_be_read_for_a_moment_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    spool = Spool(str(tmp_path), LIMIT)
+    assert spool.append(made(30)) == 30
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", _failing(number))
+        for _ in range(3):
+            with pytest.raises(OSError, match="cannot read the spool"):
+                all_of(spool)
+    assert len(files(tmp_path)) > 1
+    assert all_of(spool) == made(30)
+    assert spool.damaged == 0
+    spool.close()
+
+
+def test_what_a_disk_will_never_read_does_not_hold_up_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(str(tmp_path), LIMIT)
+    spool.append(made(9))
+    before = len(files(tmp_path))
+    monkeypatch.setattr(module, "_UNREADABLE_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", _failing(errno.EIO))
+        with pytest.raises(OSError, match="cannot read the spool"):
+            all_of(spool)
+        spool.append(made(20)[9:])
+        with pytest.raises(OSError, match="cannot read the spool"):
+            all_of(spool)  # the next file, which is tried as long
+    assert spool.damaged == before == 1
+    assert all_of(spool) == made(20)[9:]
+    spool.close()
+
+
+def _failing(number: int) -> Callable[..., bytes]:
+    def pread(*about: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    return pread
 
 
 def test_only_we_may_read_it(tmp_path: Path) -> None:

@@ -89,18 +89,20 @@ class Backlog:
         for queue in (self._taken, self._waiting):
             if queue and not self._spool.has_room(queue[0][1]):
                 return
-            moved = self._spool.append([line for _, line in queue])
+            lines = [line for _, line in queue]
+            moved = self._spool.append(lines, taken=queue is self._taken)
             for _ in range(moved):
                 self._bytes -= _cost(queue.popleft())
-            if queue is self._taken:
-                self._spool.skip(moved)
             if queue:
                 return
 
     # --- out -----------------------------------------------------------------------------
 
     def take(self, max_bytes: int, timeout_s: float) -> list[Line]:
-        """The next lines, about so many bytes of them; waits for one, or for :meth:`wake`."""
+        """The next lines, about so many bytes of them; waits for one, or for :meth:`wake`.
+
+        :raises OSError: those on disk cannot be read now. They go on waiting.
+        """
         with self._changed:
             lines = self._next(max_bytes)
             if not lines and not self._awake and not self._closed:

@@ -43,6 +43,9 @@ LOCK_S: Final = 8.0
 """So long one that ends may still have the directory."""
 _LOCK_EACH_S: Final = 0.05
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_GONE: Final = (errno.ENOENT, errno.ELOOP)  # or a link, which is not ours
+_BAD: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)
+_UNREADABLE_S: Final = 300.0  # so long a file of which the disk says that is tried again
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -89,6 +92,7 @@ class Spool:
         self._data = b""  # of the file that is read, from here on:
         self._data_at = (0, 0)
         self._stretches = 0  # damaged ones of that file
+        self._unreadable = (0, 0.0)  # number of a file, since when
         self._taken: deque[tuple[int, int]] = deque()  # where each ends
         if limit or os.path.isdir(path):
             self._open_if_room()
@@ -133,14 +137,17 @@ class Spool:
         """A disk that was full a moment ago is tried at once: there will not be another time."""
         self._wait_until = 0.0
 
-    def append(self, lines: Sequence[Line]) -> int:
-        """How many of them are there now, the first ones: the others found no room."""
+    def append(self, lines: Sequence[Line], *, taken: bool = False) -> int:
+        """How many of them are there now, the first ones: the others found no room.
+
+        :param taken: the caller has got them already; all that was there before, too.
+        """
         written = 0
         while written < len(lines):
             records = self._fitting(lines[written:])
             if not records:
                 break
-            done = self._write(records)
+            done = self._write(records, taken=taken)
             written += done
             if done < len(records):
                 self._wait_until = time.monotonic() + _PAUSE_S
@@ -165,7 +172,7 @@ class Spool:
     def _tail_size(self) -> int | None:
         return self._sizes[self._next_number - 1] if self._tail >= 0 else None
 
-    def _write(self, records: Sequence[bytes]) -> int:
+    def _write(self, records: Sequence[bytes], *, taken: bool) -> int:
         try:
             if self._directory < 0:
                 self._open()
@@ -186,6 +193,9 @@ class Spool:
         self._sizes[self._next_number - 1] = size + whole
         self._used += whole
         self._dirty = True
+        if taken and ends:
+            self._taken += [(self._next_number - 1, size + end) for end in ends]
+            self._read = self._taken[-1]
         if size + whole >= min(SEGMENT, self.limit // _PARTS):
             self._seal()
         return len(ends)
@@ -214,17 +224,19 @@ class Spool:
     # --- reading -------------------------------------------------------------------------
 
     def take(self, max_bytes: int) -> list[Line]:
-        """The next lines: one at least if there are any, and no more than so many bytes."""
-        lines: list[Line] = []
-        while max_bytes > 0 and (line := self._next()):
-            lines.append(line)
-            max_bytes -= len(line.text)
-        return lines
+        """The next lines: one at least if there are any, and no more than so many bytes.
 
-    def skip(self, count: int) -> None:
-        """Takes so many lines, which the caller has got."""
-        for _ in range(count):
-            self._next()
+        :raises OSError: they cannot be read now.
+        """
+        lines: list[Line] = []
+        try:
+            while max_bytes > 0 and (line := self._next()):
+                lines.append(line)
+                max_bytes -= len(line.text)
+        except OSError:
+            if not lines:
+                raise
+        return lines
 
     def _next(self) -> Line | None:
         while True:
@@ -255,15 +267,27 @@ class Spool:
         return line, self._data_at[1] + end
 
     def _load(self, number: int, offset: int, size: int) -> bytes:
+        # Empty if that will never be read: what is read is removed, but not what could not be for
+        # want of a descriptor or of memory, or while a disk is away.
         try:
             fd = os.open(_name(number), _OLD, dir_fd=self._directory)
-        except OSError:
-            return b""
-        with open(fd, "rb", buffering=0) as file:
             try:
-                return os.pread(file.fileno(), size - offset, offset)
-            except OSError:
-                return b""
+                data = os.pread(fd, size - offset, offset)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in _GONE and not self._is_spoilt(number, error):
+                raise OSError(error.errno, f"cannot read the spool: {error.strerror}") from error
+            data = b""
+        self._unreadable = (0, 0.0)
+        return data
+
+    def _is_spoilt(self, number: int, error: OSError) -> bool:
+        # A bad sector gets no better, and the lines behind it are worth more.
+        now = time.monotonic()
+        if error.errno not in _BAD or self._unreadable[0] != number:
+            self._unreadable = number, now
+        return now - self._unreadable[1] > _UNREADABLE_S
 
     def _note_damage(self, number: int, size: int, end: int) -> None:
         self._stretches += 1
