@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -170,6 +171,61 @@ def test_what_the_next_one_gets_is_not_lost_however_often_it_ends(
     assert (tmp_path / "a").read_bytes() == line * 60
 
 
+def test_a_sink_that_the_next_one_cannot_make_holds_up_no_other(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PAUSES_S", (0.0,))
+    home = tmp_path / "home"
+    home.mkdir()
+    courier = Courier(_settings(tmp_path, "home/a", "b"), None, lambda sentence: None)
+    courier.watched_by(watch)
+    home.rename(tmp_path / "away")
+    os.kill(courier.pid, signal.SIGKILL)
+    courier.line(_line(1), sinks=3, severity=6, time_ns=0)
+    _until(watch, courier, lambda: courier.progress.get("b", {}).get("delivered"))
+    a = courier.progress["home/a"]
+    assert (a["up"], a["delivered"]) == (False, 0)
+    assert "cannot write to" in a["problem"]
+    # Settings that do without it are taken, those that do not are not.
+    answers: list[list[str]] = []
+    for names in ("home/a", "b"), ("b",):
+        courier.offer(_settings(tmp_path, *names), lambda wrong: answers.append(list(wrong)))
+    _until(watch, courier, lambda: len(answers) == 2)
+    assert "cannot write to" in answers[0][0]
+    assert answers[1] == []
+    (tmp_path / "away").rename(home)
+    courier.offer(_settings(tmp_path, "home/a", "b"), lambda wrong: answers.append(list(wrong)))
+    _until(watch, courier, lambda: courier.progress.get("home/a", {}).get("delivered"))
+    courier.end()
+    assert (home / "a").read_bytes() == (tmp_path / "b").read_bytes() == _line(1)
+    assert courier.lost == 0
+
+
+def test_who_takes_the_port_of_metrics_meanwhile_keeps_no_lines_from_sinks(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("prometheus_client")
+    monkeypatch.setattr(module, "_PAUSES_S", (0.0,))
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{other.getsockname()[1]}"
+    settings = replace(_settings(tmp_path, "a"), metrics=where)
+    said: list[str] = []
+    courier = Courier(settings, None, said.append)
+    courier.watched_by(watch)
+    os.kill(courier.pid, signal.SIGKILL)
+    while courier.pid:
+        watch.wait()
+    with socket.create_server(("127.0.0.1", int(where.rpartition(":")[2]))):
+        courier.line(_line(1), sinks=1, severity=6, time_ns=0)
+        _until(watch, courier, lambda: courier.progress.get("a", {}).get("delivered"))
+    courier.end()
+    assert (tmp_path / "a").read_bytes() == _line(1)
+    assert f"cannot listen at {where}" in capfd.readouterr().err
+    assert len(said) == 1
+
+
 def test_one_that_can_put_nothing_anywhere_is_tried_again_until_it_can(
     tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,19 +233,21 @@ def test_one_that_can_put_nothing_anywhere_is_tried_again_until_it_can(
     said: list[str] = []
     home = tmp_path / "home"
     home.mkdir()
-    (tmp_path / "kept").mkdir()
-    settings = _settings(home, "a")
-    courier = Courier(replace(settings, spool=str(tmp_path / "kept")), None, said.append)
+    (home / "kept").mkdir()
+    settings = _settings(tmp_path, "a")
+    courier = Courier(replace(settings, spool=str(home / "kept")), None, said.append)
     courier.watched_by(watch)
     home.rename(tmp_path / "away")
+    home.touch()  # no directory for spools can be made there
     os.kill(courier.pid, signal.SIGKILL)
     courier.line(_line(1), sinks=1, severity=6, time_ns=0)
     _until(watch, courier, lambda: any("does not take its settings any more" in s for s in said))
     _until(watch, courier, lambda: "the delivery process ended" in said[-1])
+    home.unlink()
     (tmp_path / "away").rename(home)
     _until(watch, courier, lambda: courier.progress.get("a", {}).get("delivered"))
     courier.end()
-    assert (home / "a").read_bytes() == _line(1)
+    assert (tmp_path / "a").read_bytes() == _line(1)
     assert courier.lost == 0
 
 

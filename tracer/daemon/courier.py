@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ...events.errors import CannotStart
@@ -169,7 +169,7 @@ class Courier:
 
     # --- Its life ------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self, *, again: bool = False) -> None:
         self._start_at = None
         try:
             self._socket, self._pid, self._pidfd = _spawned(self._who)
@@ -179,7 +179,7 @@ class Courier:
         self._reader, self._unheard = FrameReader(), None
         self._dropped_by_this = {}
         # Ahead of lines, and of settings that were offered meanwhile.
-        told = _Packed(0, bytes(_told(self._settings)))
+        told = _Packed(0, bytes(_told(replace(self._settings, again=again))))
         self._waiting.appendleft(told)
         self._waiting_bytes += len(told.data)
         self._answers.appendleft((self._settings, self._started_again))
@@ -188,7 +188,7 @@ class Courier:
 
     def _try_to_start(self) -> None:
         try:
-            self._start()
+            self._start(again=True)
         except CannotStart as error:
             self._start_at = time.monotonic() + _PAUSES_S[-1]
             self._ended(f"{error}; the next attempt is in {_PAUSES_S[-1]:.0f} s")

@@ -5,7 +5,8 @@ Each frame has a header and a payload. Daemon to delivery:
 
 * ``SETTINGS``: JSON of :class:`.settings.Settings`; the first frame, and again at each reload,
   which also has files reopened. The answer is ``ACCEPTED``, or ``REFUSED`` with a JSON list of
-  sentences: then all stays as it was, or, of the first ones, it ends.
+  sentences: then all stays as it was, or, of the first ones, it ends. Of settings that a process
+  before this one took (``again``), what cannot be had is away, and refuses nothing.
 * ``LINE``: a document as JSON with its newline, for the sinks whose bits are set.
 * ``STATUS``: JSON of numbers for metrics and health.
 * ``END``: nothing follows. What cannot be sent at once goes into the spools.

@@ -18,6 +18,7 @@ from importlib import import_module
 from threading import Event, Lock, Thread
 from typing import Any, Final, Protocol, cast
 
+from ...events.errors import BpfsnoopError
 from ..say import say
 from .frames import ACCEPTED, END, LINE, PROGRESS, REFUSED, SETTINGS, STATUS, Frame, FrameReader
 from .settings import Settings
@@ -101,17 +102,25 @@ class Process:
         elif frame.kind == SETTINGS:
             settings = Settings.from_json(json.loads(frame.payload))
             try:
-                self._sinks.apply(settings, lambda: self._serve_metrics(settings.metrics))
+                self._sinks.apply(settings, lambda: self._serve_metrics(settings))
             except Refused as error:
                 self._send(Frame(REFUSED, json.dumps(error.sentences).encode()))
             else:
                 self._is_set_up = True
                 self._send(Frame(ACCEPTED))
 
-    def _serve_metrics(self, listen: str) -> None:
+    def _serve_metrics(self, settings: Settings) -> None:
+        listen = settings.metrics
         if listen == self._metrics_at:
             return
-        serving = _metrics_server(listen, self._snapshot) if listen else None
+        try:
+            serving = _metrics_server(listen, self._snapshot) if listen else None
+        except (BpfsnoopError, ImportError) as error:
+            if not settings.again:
+                raise
+            # Whoever took the port meanwhile must not keep lines from all sinks.
+            say(f"delivery: metrics: {error}; a reload tries that again")
+            return
         if self._metrics is not None:
             self._metrics.close()
         self._metrics, self._metrics_at = serving, listen

@@ -46,6 +46,8 @@ class Settings:
     """Directory in which each sink has its own, by its name."""
     metrics: str
     """``host:port`` or ``unix:///path`` to serve metrics and health at; empty: nowhere."""
+    again: bool = False
+    """They were taken before: a sink that cannot be made now is one that is away."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,4 +56,4 @@ class Settings:
     def from_json(cls, value: Mapping[str, Any]) -> "Settings":
         """What :meth:`to_json` made."""
         sinks = tuple(SinkSettings(**sink) for sink in value["sinks"])
-        return cls(sinks, value["bits"], value["spool"], value["metrics"])
+        return cls(sinks, value["bits"], value["spool"], value["metrics"], value["again"])

@@ -11,7 +11,7 @@ from ...events.errors import BpfsnoopError
 from .backlog import Backlog, Numbered
 from .frames import Frame
 from .outlet import Line, Outlet
-from .outlets import make_outlet
+from .outlets import LateOutlet, make_outlet
 from .settings import Settings, SinkSettings
 from .worker import Worker, sentence
 
@@ -99,7 +99,7 @@ class Sinks:
         problems: list[str] = []
         for sink in settings.sinks:
             try:
-                self._prepare(sink, settings.spool, made)
+                self._prepare(sink, settings, made)
             except (BpfsnoopError, OSError, ImportError) as error:
                 problems.append(f"sinks.{sink.name}: {sentence(error)}")
         try:
@@ -113,14 +113,14 @@ class Sinks:
         self._directory = settings.spool
         self._commit(settings, made)
 
-    def _prepare(self, wanted: SinkSettings, directory: str, made: "_Made") -> None:
+    def _prepare(self, wanted: SinkSettings, settings: Settings, made: "_Made") -> None:
         """What a sink needs to come or change, if it does."""
         name = wanted.name
         sink = self._sinks.get(name) or self._returning(name, made)
         if sink and sink.settings == wanted and wanted.kind not in _REOPENED:
             return
-        made.outlets[name] = make_outlet(wanted.kind, wanted.options)
-        path = f"{directory}/{name}"
+        made.outlets[name] = _outlet(wanted, again=settings.again)
+        path = f"{settings.spool}/{name}"
         try:
             if sink:
                 sink.backlog.prepare(wanted.spool)
@@ -208,6 +208,15 @@ class Sinks:
     def _all(self) -> list[Sink]:
         with self._lock:
             return [*self._leaving.values(), *self._sinks.values()]
+
+
+def _outlet(wanted: SinkSettings, *, again: bool) -> Outlet:
+    try:
+        return make_outlet(wanted.kind, wanted.options)
+    except (BpfsnoopError, OSError, ImportError):
+        if not again:
+            raise
+        return LateOutlet(wanted.kind, wanted.options)
 
 
 class _Made:
