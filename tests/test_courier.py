@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon's end of its delivery process, with a real one at the other."""
 
+import json
 import os
 import signal
 import socket
@@ -354,12 +355,65 @@ def test_documents_of_the_daemon(action: str, outcome: str) -> None:
     assert document["bpf"]["daemon"] == about
 
 
+def _progress_of(name: str, count: int, done: int = 1) -> bytes:
+    about = {"delivered": 0, "dropped": count, "queued": 0, "spooled": 0, "up": 1, "problem": ""}
+    return json.dumps({"done": done, "sinks": {name: about}}).encode()
+
+
+def test_counts_stay_such_that_documents_can_have_them(tmp_path: Path, watch: Watch) -> None:
+    courier = Courier(_settings(tmp_path, "a"), None, lambda sentence: None)
+    courier.watched_by(watch)
+    for count in ((1 << 63) - 1, 0, (1 << 63) - 1):
+        courier._heard(Frame(frames.PROGRESS, _progress_of("a", count, done=0)))
+    assert courier.dropped == {"a": (1 << 63) - 1}
+    courier.end()
+
+
+@pytest.mark.parametrize("endless", [
+    bytes(Frame(frames.PROGRESS, _progress_of("a", 0, done=0))) * 2000,
+    bytes(Frame(frames.REFUSED, b"[" + b"1," * (1 << 22) + b"1]")),
+])  # fmt: skip
+def test_one_that_does_not_stop_talking_is_heard_in_turns(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, endless: bytes
+) -> None:
+    monkeypatch.setattr(module, "_spawned", lambda who: _talker(endless))
+    ended: list[str] = []
+    courier = Courier(_settings(tmp_path, "a"), None, ended.append)
+    courier.watched_by(watch)
+    for _ in range(20):
+        began = time.monotonic()
+        watch.wait()
+        assert time.monotonic() - began < PATIENCE_S / 10
+    assert len(courier._reader._buffer) <= 2 * module._SAID_MAX
+    monkeypatch.setattr(module, "_END_S", 0.0)
+    courier.end()
+
+
+def _talker(endless: bytes) -> tuple[socket.socket, int, int]:
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if not pid:
+        try:
+            ours.close()
+            theirs.sendall(bytes(Frame(frames.ACCEPTED)))
+            time.sleep(0.2)
+            while True:
+                theirs.sendall(endless)
+        finally:
+            os._exit(0)
+    theirs.close()
+    ours.setblocking(False)
+    return ours, pid, os.pidfd_open(pid)
+
+
 @pytest.mark.parametrize("kind", [frames.PROGRESS, frames.REFUSED])
 @pytest.mark.parametrize(
     "said",
     [b"", b"{", b"[]", b"7", b'{"done":1}', b'{"done":"x","sinks":{}}', b'{"done":1,"sinks":[]}',
      b'{"done":1,"sinks":{"a":{}}}', b'{"done":1e999,"sinks":{}}', b"[" * 100_000,
-     b'{"done":1,"sinks":{"a":{"delivered":[],"dropped":0,"queued":0,"spooled":0}}}'],
+     b'{"done":1,"sinks":{"a":{"delivered":[],"dropped":0,"queued":0,"spooled":0}}}',
+     _progress_of("a", 1 << 63), _progress_of("a", -1), _progress_of("nobody", 1),
+     _progress_of("\ud800", 1), _progress_of("a", 1, done=1 << 40)],
 )  # fmt: skip
 def test_one_that_talks_nonsense_is_started_again(
     tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, kind: int, said: bytes

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -39,6 +39,9 @@ _NOT_ITS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals of the terminal or service that it shares with us: we say when it is over."""
 _COUNTS: Final = "delivered", "dropped", "queued", "spooled"
 _PROBLEM_MAX: Final = 1000  # characters
+_SAID_MAX: Final = 1 << 18  # bytes that it says at once: of each sink some hundred
+_LAST_READS: Final = 4  # more than a socket holds
+_COUNT_MAX: Final = (1 << 63) - 1
 _CHILD_SOCKET: Final = 3  # behind the standard streams
 
 Answered = Callable[[Sequence[str]], None]
@@ -90,6 +93,7 @@ class Courier:
         """Of each sink, as the PROGRESS frame has it."""
         self.dropped: Counter[str] = Counter()
         """Lines by sink, of all delivery processes and of sinks that are gone."""
+        self._names = _names(settings)
         self._dropped_by_this: dict[str, int] = {}
         self._start()
         try:
@@ -124,6 +128,7 @@ class Courier:
     def offer(self, settings: Settings, answered: Answered) -> None:
         """Asks it to go by these from here on; the answer comes while :class:`Watch` waits."""
         self._answers.append((settings, answered))
+        self._names |= _names(settings)
         self._put(_told(settings))
 
     def watched_by(self, watch: Watch) -> None:
@@ -176,7 +181,7 @@ class Courier:
         except OSError as error:
             raise CannotStart(f"cannot start the delivery process: {error.strerror}") from error
         self._started = self._moved = time.monotonic()
-        self._reader, self._unheard = FrameReader(), None
+        self._reader, self._unheard = FrameReader(_SAID_MAX), None
         self._dropped_by_this = {}
         # Ahead of lines, and of settings that were offered meanwhile.
         told = _Packed(0, bytes(_told(replace(self._settings, again=again))))
@@ -211,7 +216,9 @@ class Courier:
             raise CannotStart("; ".join(wrong))
 
     def _exited(self, pidfd: int) -> None:
-        self._read()
+        for _ in range(_LAST_READS):
+            if not self._read():
+                break
         with suppress(OSError):  # it is nobody's child where SIGCHLD is ignored
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         steady = time.monotonic() - self._started > _STEADY_S
@@ -331,21 +338,26 @@ class Courier:
         return self._read()
 
     def _read(self) -> bool:
-        """:returns: whether more may come."""
+        """What there is, but not for as long as it goes on talking.
+
+        :returns: whether more may come.
+        """
         try:
-            while data := self._socket.recv(_AT_A_TIME):
-                for frame in self._reader.feed(data):
-                    self._heard(frame)
+            data = self._socket.recv(_AT_A_TIME)
+            for frame in self._reader.feed(data):
+                self._heard(frame)
         except BlockingIOError:
             return True
         except (OSError, ValueError, TypeError, RecursionError):
             return False
-        return False
+        return bool(data)
 
     def _heard(self, frame: Frame) -> None:
         self._unheard = None
         if frame.kind == frames.PROGRESS:
-            done, self.progress = _progress(frame.payload)
+            done, self.progress = _progress(frame.payload, self._names)
+            if done > self._number:
+                raise ValueError("done with lines that there were not")
             self._done = max(self._done, done)
             self._count_dropped()
             return
@@ -360,20 +372,24 @@ class Courier:
         for name, about in self.progress.items():
             now, before = about["dropped"], self._dropped_by_this.get(name, 0)
             # Less than before: it was removed, and this is another one of that name.
-            self.dropped[name] += now - before if now >= before else now
+            more = now - before if now >= before else now
+            self.dropped[name] = min(self.dropped[name] + more, _COUNT_MAX)
             self._dropped_by_this[name] = now
 
 
-def _progress(payload: bytes) -> tuple[int, dict[str, dict[str, Any]]]:
+def _progress(payload: bytes, names: Set[str]) -> tuple[int, dict[str, dict[str, Any]]]:
     """``done``, and what is said of each sink; whoever speaks to networks may have been taken over.
 
+    :param names: that sinks may have.
     :raises ValueError: it is not that.
     """
     try:
         told = json.loads(payload)
+        if not told["sinks"].keys() <= names:
+            raise ValueError("sinks that there are not")
         return int(told["done"]), {
-            str(name): {
-                **{key: int(about[key]) for key in _COUNTS},
+            name: {
+                **{key: _count(about[key]) for key in _COUNTS},
                 "up": bool(about["up"]),
                 "problem": str(about["problem"])[:_PROBLEM_MAX],
             }
@@ -381,6 +397,17 @@ def _progress(payload: bytes) -> tuple[int, dict[str, dict[str, Any]]]:
         }
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("not what PROGRESS is") from error
+
+
+def _count(value: Any) -> int:
+    # One that is larger can be written in no document.
+    if not 0 <= (count := int(value)) <= _COUNT_MAX:
+        raise ValueError("not a count")
+    return count
+
+
+def _names(settings: Settings) -> frozenset[str]:
+    return frozenset(sink.name for sink in settings.sinks)
 
 
 def _poll(fd: int, more: int, timeout_s: float) -> bool:

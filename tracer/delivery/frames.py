@@ -51,9 +51,13 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Frames out of a stream that brings them in any pieces."""
+    """Frames out of a stream that brings them in any pieces.
 
-    def __init__(self) -> None:
+    :param payload_max: bytes that one may have.
+    """
+
+    def __init__(self, payload_max: int = PAYLOAD_MAX) -> None:
+        self._payload_max = payload_max
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -67,7 +71,7 @@ class FrameReader:
         at = 0
         while len(buffer) - at >= _HEADER.size:
             length, kind, severity, number, sinks, time_ns = _HEADER.unpack_from(buffer, at)
-            if length > PAYLOAD_MAX or not SETTINGS <= kind <= PROGRESS:
+            if length > self._payload_max or not SETTINGS <= kind <= PROGRESS:
                 raise ValueError("not a frame")
             end = at + _HEADER.size + length
             if len(buffer) < end:
