@@ -305,6 +305,48 @@ def test_the_end_counts_what_a_hung_one_had_taken(
     assert courier.lost == 10
 
 
+def test_the_end_counts_also_what_is_not_kept_any_more(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_END_S", 0.2)
+    monkeypatch.setattr(module, "KEPT_MAX", 100)
+    courier = Courier(_settings(tmp_path, "a"), None, pytest.fail)
+    courier.watched_by(watch)
+    os.kill(courier.pid, signal.SIGSTOP)
+    for number in range(10):
+        courier.line(_line(number), sinks=1, severity=6, time_ns=0)
+        courier.flush()
+    courier.end()
+    assert courier.lost == 10
+
+
+def test_who_was_frozen_with_it_does_not_take_it_for_hung(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HUNG_S", 1.0)
+    monkeypatch.setattr(module, "_ASLEEP_S", 0.5)
+    courier = Courier(_settings(tmp_path, "a"), None, pytest.fail)
+    courier.watched_by(watch)
+    first = courier.pid
+    os.kill(first, signal.SIGSTOP)
+    courier.line(_line(1), sinks=1, severity=6, time_ns=0)
+    courier.flush()
+    time.sleep(1.5)
+    courier.flush()
+    os.kill(first, signal.SIGCONT)
+    _until(watch, courier, lambda: courier.progress.get("a", {}).get("delivered"))
+    assert courier.pid == first
+    courier.end()
+
+
+def test_an_answer_that_comes_at_the_end_is_nobodys(tmp_path: Path, watch: Watch) -> None:
+    courier = Courier(_settings(tmp_path, "a"), None, pytest.fail)
+    courier.watched_by(watch)
+    courier.offer(_settings(tmp_path, "a", "b"), lambda wrong: pytest.fail("there was one"))
+    courier.end()
+    assert courier.lost == 0
+
+
 def test_one_that_does_not_read_costs_lines_and_not_memory(
     tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

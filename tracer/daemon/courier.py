@@ -32,6 +32,7 @@ _LEAVE_S: Final = 1.0
 _PAUSES_S: Final = (0.0, 1.0, 5.0, 30.0)
 """Between its end and its next start, if it goes on ending."""
 _HUNG_S: Final = 30.0
+_ASLEEP_S: Final = 10.0  # no round of ours takes that long
 _STEADY_S: Final = 60.0  # after which it counts as one that stays
 _MODULE: Final = delivery.__name__
 _AT_A_TIME: Final = 1 << 18
@@ -142,11 +143,21 @@ class Courier:
             self._try_to_start()
         if self._pid:
             self._send()
+            self._forgive_sleep()
             if self._hangs():
                 self._moved, self._unheard = time.monotonic(), None
                 self._strike()  # it reads whatever its sinks do, or hangs
             if self._watch:
                 self._watch.on_ready(self._socket.fileno(), self._ready, writable=self._unsent)
+
+    def _forgive_sleep(self) -> None:
+        # Where we were stopped ourselves, as by a freezer, it was too, or was not listened to.
+        now = time.monotonic()
+        slept_s, self._awake_at = now - self._awake_at, now
+        if slept_s > _ASLEEP_S:
+            self._moved += slept_s
+            if self._unheard is not None:
+                self._unheard += slept_s
 
     def _hangs(self) -> bool:
         # A line brings about a PROGRESS. Few of them could lie in the socket for days.
@@ -161,6 +172,8 @@ class Courier:
         if self._over:
             return
         self._over = True
+        # Whoever waits for an answer would have something to tell, and there is nobody to tell it.
+        self._answers = deque((settings, _nobody) for settings, _ in self._answers)
         if not self._pid and self._unsent:
             self._try_to_start()
         self._put(Frame(frames.END))
@@ -169,7 +182,7 @@ class Courier:
             if not self._converse(left_s):
                 break
         # What it had and did not say to be done, it may have brought away or not.
-        self.lost += sum(1 for each in self._with_us() if each.number > self._done)
+        self.lost += max(0, self._number - self._done)
         self._kill()
 
     # --- Its life ------------------------------------------------------------------------
@@ -180,7 +193,7 @@ class Courier:
             self._socket, self._pid, self._pidfd = _spawned(self._who)
         except OSError as error:
             raise CannotStart(f"cannot start the delivery process: {error.strerror}") from error
-        self._started = self._moved = time.monotonic()
+        self._started = self._moved = self._awake_at = time.monotonic()
         self._reader, self._unheard = FrameReader(_SAID_MAX), None
         self._dropped_by_this = {}
         # Ahead of lines, and of settings that were offered meanwhile.
@@ -415,6 +428,10 @@ def _poll(fd: int, more: int, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN | more)
     return bool(poll.poll(timeout_s * 1000))
+
+
+def _nobody(wrong: Sequence[str]) -> None:
+    pass
 
 
 def _told(settings: Settings) -> Frame:
