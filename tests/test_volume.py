@@ -662,3 +662,19 @@ def test_a_limit_of_events_counts_what_is_folded() -> None:
         assert next(numbers) < 3
     through.end(TOTALS)
     assert len(of(sink.documents, "call")) + folded_calls(sink.documents) == 7
+
+
+def test_no_number_is_used_twice_however_much_was_lost() -> None:
+    """By a daemon and the one after it, each of which begins with the time."""
+    now = 1_000
+    sinks = Told(), Told()
+    for sink in sinks:
+        through = Stream(source(), Selection(), [sink], None, clock=lambda: now)  # noqa: B023
+        now += 500  # numbers that there may be by now
+        for lost in 100, 1_000_000:
+            counts = {1: CommandCount(lost + 1, lost)}
+            through.losses(TOTALS._replace(counts=counts), final=False)
+        now += 10
+    numbers = [[one["event"]["sequence"] for one in sink.documents] for sink in sinks]
+    assert numbers[0] == [1_100, 1_501]
+    assert max(numbers[0]) < 1_510 <= min(numbers[1])

@@ -2,7 +2,7 @@
 """From calls to sinks, in one loop."""
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..decoders.decode import Decoder
@@ -83,7 +83,8 @@ def run(
 class Stream:
     """Numbers what goes to the sinks; a gap in the numbers is as wide as what was lost.
 
-    :param first: the number to begin with.
+    :param clock: gives the number to begin with, and grows faster than numbers are used: a gap
+        does not go beyond. None: they begin with 1.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Stream:
         folding: Folding = NOTHING,
         max_events: int = 0,
         listings: bool = False,
-        first: int = 1,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self._decoder = Decoder(
             source.kernel_names, sees_inside=sees_inside(source.origin.probe), listings=listings,
@@ -113,7 +114,8 @@ class Stream:
         self.fold(folding)
         self._max_events = max_events
         self._shown = 0
-        self._sequence = first - 1
+        self._clock = clock
+        self._sequence = clock() - 1 if clock else 0
         self._lost = 0
 
     @property
@@ -232,7 +234,10 @@ class Stream:
                 sink.alert(alert, sequence)
 
     def losses(self, totals: Totals, *, final: bool) -> None:
-        self._sequence += max(0, totals.lost - self._lost)
+        gap = max(0, totals.lost - self._lost)
+        if self._clock:
+            gap = min(gap, max(0, self._clock() - self._sequence))
+        self._sequence += gap
         self._lost = max(self._lost, totals.lost)
         sequence = self.number()
         for sink in self._sinks:

@@ -85,7 +85,7 @@ class Courier:
         self._failures = 0
         self._over = False
         self._start_at: float | None = None
-        self._moved = 0.0
+        self._moved = self._awake_at = 0.0
         self._unheard: float | None = None
         """When the first line left of which it has said nothing."""
         self.lost = 0

@@ -93,7 +93,7 @@ def serve(options: Config, reread: Callable[[], Config]) -> Outcome:
             folding=Folding.of(options, attach.commands_of_this_kernel),
             # Microseconds since the host was started: a number that none of this boot was yet,
             # whatever became of the daemon before this one.
-            first=boottime_ns() // 1000,
+            clock=lambda: boottime_ns() // 1000,
         )
         vitals = Vitals(attached.program, judge, dispatch, courier)
         daemon = Daemon(
