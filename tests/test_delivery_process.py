@@ -155,6 +155,21 @@ def test_what_waits_for_a_sink_that_was_removed_is_there_when_it_comes_back(
         assert received(server, 100) == numbers
 
 
+def test_what_a_sink_that_was_removed_dropped_is_told_by_the_one_in_its_place(
+    delivery: Delivery, tmp_path: Path
+) -> None:
+    other = a_file("other", tmp_path / "other")
+    siem = replace(a_socket("siem", NOWHERE), spool=0)
+    bits = {"siem": 0, "other": 1}
+    delivery.settle_on(siem, other, bits=bits)
+    delivery.lines(100)
+    delivery.until_sink("siem", lambda sink: sink["queued"] and sink["problem"])
+    assert delivery.settle_on(other, bits=bits) == []
+    time.sleep(0.2)  # it ends, and that is not told yet
+    assert delivery.settle_on(siem, other, bits=bits) == []
+    delivery.until_sink("siem", lambda sink: sink["dropped"] == 100)
+
+
 def test_files_are_reopened(delivery: Delivery, tmp_path: Path) -> None:
     """logrotate: rename, then a signal that makes the daemon say its settings again."""
     sink = a_file("file", tmp_path / "events")

@@ -40,10 +40,11 @@ class Backlog:
 
     :param queue: bytes in memory.
     :param spool_limit: bytes in the spool; 0 for none.
+    :param dropped: lines that another one dropped in its place.
     :raises OSError: there can be no such spool.
     """
 
-    def __init__(self, queue: int, path: str, spool_limit: int) -> None:
+    def __init__(self, queue: int, path: str, spool_limit: int, dropped: int = 0) -> None:
         self._changed = Condition()
         self._spool = Spool(path, spool_limit)
         self._room = queue
@@ -51,7 +52,7 @@ class Backlog:
         self._taken: deque[Numbered] = deque()  # from memory, not confirmed
         self._waiting: deque[Numbered] = deque()
         self._bytes = 0  # of both
-        self._delivered = self._dropped = 0
+        self._delivered, self._dropped = 0, dropped
         self._away = self._closed = self._awake = False
         self._full = False  # nearly, since any line was confirmed or came again
 

@@ -125,7 +125,9 @@ class Sinks:
             if sink:
                 sink.backlog.prepare(wanted.spool)
             else:
-                made.backlogs[name] = Backlog(wanted.queue, path, wanted.spool)
+                before = self._leaving.get(name)  # which may not have told what it dropped
+                dropped = before.backlog.counts()["dropped"] if before else 0
+                made.backlogs[name] = Backlog(wanted.queue, path, wanted.spool, dropped)
         except OSError as error:
             raise OSError(error.errno, f"cannot spool in {path}: {sentence(error)}") from error
 
