@@ -239,6 +239,16 @@ def test_a_reload_that_is_wrong_changes_nothing(
     assert all(after == before + 1 for before, after in pairwise(_numbers(daemon)))
 
 
+def test_one_while_it_starts_is_not_forgotten(home: Path) -> None:
+    with Daemon(home) as daemon:
+        until((home / "state" / "lock").exists, "its state directory")
+        daemon.configure(heartbeat="5h")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.ready()
+        until(lambda: daemon.documents("daemon_reload"), "the document of a reload")
+        daemon.stop()
+
+
 def test_a_file_that_was_moved_away_is_opened_anew(daemon: Daemon) -> None:
     moved = daemon.home / "moved.json"
     daemon.file.rename(moved)

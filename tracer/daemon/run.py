@@ -64,7 +64,8 @@ def serve(options: Config, reread: Callable[[], Config]) -> Outcome:
     commands = command_set(options.events, attach.commands_of_this_kernel)
     privilege.require()
     who = drop.account(options.user) if options.user and os.geteuid() == 0 else None
-    signal.signal(signal.SIGHUP, _too_early)
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, frame: early.append(number))
     with ExitStack() as stack:
         stack.callback(notify.close)
         state = State(options.state, who)
@@ -104,12 +105,9 @@ def serve(options: Config, reread: Callable[[], Config]) -> Outcome:
         stack.callback(reload.close)
         daemon.voice_doubts()
         collect_seldom()
+        if early:  # what was read may have changed since
+            os.kill(os.getpid(), signal.SIGHUP)
         return daemon.run(source, reload, attach.seen_by(attached.loaded))
-
-
-def _too_early(number: int, frame: object) -> None:
-    # SIGHUP when there is nothing to reload yet; by default it would end us.
-    pass
 
 
 def _settings(options: Config, before: Mapping[str, int], state: State) -> Settings:
