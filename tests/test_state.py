@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon's directory, and what it tells systemd."""
 
+import errno
 import json
 import os
 import socket
@@ -28,6 +29,17 @@ def test_it_is_made_and_nobody_else_can_look_into_it(path: str) -> None:
     state = State(path, None)
     assert Path(path).stat().st_mode & 0o777 == 0o700
     assert Path(state.spool).stat().st_mode & 0o777 == 0o700
+    state.close()
+
+
+def test_a_full_disk_is_no_reason(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", write)
+    state = State(path, None)
+    with pytest.raises(CannotStart, match=r"another bpfsnoop daemon .* has"):
+        State(path, None)
     state.close()
 
 

@@ -78,7 +78,8 @@ class State:
         if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
             raise CannotStart(f"{path}/{_LOCK} is not a file of its own: remove it")
         os.ftruncate(self._lock, 0)
-        os.write(self._lock, b"%d\n" % os.getpid())
+        with suppress(OSError):  # the disk is full: nobody will be told who has it
+            os.write(self._lock, b"%d\n" % os.getpid())
 
     def previous_end(self) -> str:
         """How the daemon before this one ended: ``stopped``, ``killed``, or ``rebooted`` if it
