@@ -321,9 +321,11 @@ def test_a_daemon_that_is_gone_is_an_end_too(delivery: Delivery, tmp_path: Path)
     assert delivery.progress["done"] == 500
 
 
-def test_signals_of_the_terminal_are_the_daemons(delivery: Delivery, tmp_path: Path) -> None:
+def test_signals_of_terminal_and_service_are_the_daemons(
+    delivery: Delivery, tmp_path: Path
+) -> None:
     delivery.settle_on(a_file("file", tmp_path / "file"))
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGABRT):
         delivery.process.send_signal(number)
     delivery.lines(5)
     delivery.until_done()

@@ -230,6 +230,32 @@ def test_it_comes_back(number: signal.Signals) -> None:
     assert event_of(f"after_{number.name}")
 
 
+def test_what_waits_in_memory_outlives_a_daemon_that_is_killed() -> None:
+    """Who delivers it is left the time to put it on disk."""
+    text = CONFIG.read_text()
+    spool = Path("/var/lib/bpfsnoop/spool/hung")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE_S)
+        where = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        sink = f"  - {{name: hung, type: socket, address: '{where}'}}"
+        CONFIG.write_text(text.replace("\nsinks:\n", f"\nsinks:\n{sink}\n"))
+        ran("systemctl", "reload", "bpfsnoop")
+        with server.accept()[0]:  # and never read
+            make_map("in_memory")
+            assert event_of("in_memory")
+            assert not _has(spool, b"in_memory")
+            old = pid()
+            os.kill(old, signal.SIGKILL)
+            restarted_from(old)
+            assert _has(spool, b"in_memory"), journal()
+    CONFIG.write_text(text)
+    ran("systemctl", "reload", "bpfsnoop")
+
+
+def _has(spool: Path, what: bytes) -> bool:
+    return any(what in path.read_bytes() for path in spool.glob("0*"))
+
+
 def test_an_upgrade_restarts_it_and_keeps_the_configuration() -> None:
     old, text = pid(), CONFIG.read_text()
     ran("dpkg", "--install", str(HERE / "new.deb"))

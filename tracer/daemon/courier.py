@@ -36,7 +36,7 @@ _ASLEEP_S: Final = 10.0  # no round of ours takes that long
 _STEADY_S: Final = 60.0  # after which it counts as one that stays
 _MODULE: Final = delivery.__name__
 _AT_A_TIME: Final = 1 << 18
-_NOT_ITS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NOT_ITS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGABRT)
 """Signals of the terminal or service that it shares with us: we say when it is over."""
 _COUNTS: Final = "delivered", "dropped", "queued", "spooled"
 _PROBLEM_MAX: Final = 1000  # characters

@@ -26,7 +26,8 @@ from .sinks import Refused, Sinks
 
 _READ: Final = 1 << 18  # bytes
 _PROGRESS_S: Final = 1.0
-_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGABRT)
+"""The last one is that of systemd's watchdog."""
 
 
 class _Closable(Protocol):
