@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -291,25 +292,12 @@ def test_one_that_hangs_is_noticed_by_a_single_line(
     assert (tmp_path / "a").read_bytes() == _line(1)
 
 
-def test_the_end_counts_what_a_hung_one_had_taken(
-    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kept", [100, 1 << 20])
+def test_the_end_counts_what_a_hung_one_had_taken_kept_or_not(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     monkeypatch.setattr(module, "_END_S", 0.2)
-    courier = Courier(_settings(tmp_path, "a"), None, pytest.fail)
-    courier.watched_by(watch)
-    os.kill(courier.pid, signal.SIGSTOP)
-    for number in range(10):
-        courier.line(_line(number), sinks=1, severity=6, time_ns=0)
-    courier.flush()
-    courier.end()
-    assert courier.lost == 10
-
-
-def test_the_end_counts_also_what_is_not_kept_any_more(
-    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_END_S", 0.2)
-    monkeypatch.setattr(module, "KEPT_MAX", 100)
+    monkeypatch.setattr(module, "KEPT_MAX", kept)
     courier = Courier(_settings(tmp_path, "a"), None, pytest.fail)
     courier.watched_by(watch)
     os.kill(courier.pid, signal.SIGSTOP)
@@ -323,15 +311,16 @@ def test_the_end_counts_also_what_is_not_kept_any_more(
 def test_who_was_frozen_with_it_does_not_take_it_for_hung(
     tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_HUNG_S", 1.0)
-    monkeypatch.setattr(module, "_ASLEEP_S", 0.5)
+    asleep_s = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(asleep_s))
+    monkeypatch.setattr(module, "time", clock)
     courier = Courier(_settings(tmp_path, "a"), None, pytest.fail)
     courier.watched_by(watch)
     first = courier.pid
     os.kill(first, signal.SIGSTOP)
     courier.line(_line(1), sinks=1, severity=6, time_ns=0)
     courier.flush()
-    time.sleep(1.5)
+    asleep_s.append(60.0)
     courier.flush()
     os.kill(first, signal.SIGCONT)
     _until(watch, courier, lambda: courier.progress.get("a", {}).get("delivered"))
@@ -422,6 +411,8 @@ def test_one_that_does_not_stop_talking_is_heard_in_turns(
     ended: list[str] = []
     courier = Courier(_settings(tmp_path, "a"), None, ended.append)
     courier.watched_by(watch)
+    courier.line(_line(1), sinks=1, severity=6, time_ns=0)
+    courier.flush()
     for _ in range(20):
         began = time.monotonic()
         watch.wait()
@@ -437,8 +428,9 @@ def _talker(endless: bytes) -> tuple[socket.socket, int, int]:
     if not pid:
         try:
             ours.close()
+            theirs.recv(1 << 16)  # settings
             theirs.sendall(bytes(Frame(frames.ACCEPTED)))
-            time.sleep(0.2)
+            theirs.recv(1 << 16)  # a line
             while True:
                 theirs.sendall(endless)
         finally:

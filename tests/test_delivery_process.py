@@ -164,8 +164,9 @@ def test_what_a_sink_that_was_removed_dropped_is_told_by_the_one_in_its_place(
     delivery.settle_on(siem, other, bits=bits)
     delivery.lines(100)
     delivery.until_sink("siem", lambda sink: sink["queued"] and sink["problem"])
+    threads = delivery.threads
     assert delivery.settle_on(other, bits=bits) == []
-    time.sleep(0.2)  # it ends, and that is not told yet
+    until(lambda: delivery.threads < threads, "the sink does not end")
     assert delivery.settle_on(siem, other, bits=bits) == []
     delivery.until_sink("siem", lambda sink: sink["dropped"] == 100)
 
