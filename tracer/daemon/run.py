@@ -15,7 +15,7 @@ from ...events.service import Told
 from ...events.value import printable
 from ...rules.engine import Engine
 from ...rules.rule import Rule
-from .. import attach, privilege
+from .. import attach, heap, privilege
 from ..cache import Cache, Remembered
 from ..cgroup import CgroupPaths
 from ..config import Config
@@ -57,6 +57,7 @@ def serve(options: Config, reread: Callable[[], Config]) -> Outcome:
     :param reread: gives the configuration as it is when SIGHUP comes.
     :raises CannotStart, UsageError: see there.
     """
+    heap.give_back()
     notify = Notify()  # first: no child is to have what it takes out of the environment
     kept = Remembered(Cache(options.cache))
     rules = rules_of(options, kept)

@@ -4,6 +4,7 @@
 import argparse
 import sys
 
+from .. import heap
 from ..rights import Account, give_up
 from . import process
 
@@ -12,4 +13,5 @@ parser.add_argument("connection", type=int, help="descriptor of a stream socket 
 parser.add_argument("--user", type=Account.parse, metavar="UID:GID:GROUPS", help="who to be")
 arguments = parser.parse_args()
 give_up(arguments.user, 0)
+heap.give_back()
 sys.exit(process.main(arguments.connection))
